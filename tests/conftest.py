@@ -1,0 +1,63 @@
+"""What every test runs in: a place of its own, and a check that nothing is left of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.leaks import Snapshot, end_processes, processes_of
+from tests.waiting import wait_until
+
+_SETTLE_SECONDS = 5.0
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's settings, state and home out of the tests, and temporary files in one folder."""
+    place = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("MCP_TASKS_", "XDG_")) and name != "MCP_TASKS_CAMPAIGN":
+                patch.delenv(name)
+        patch.setenv("HOME", str(place))
+        temporary = place / "tmp"
+        temporary.mkdir()
+        patch.setenv("TMPDIR", str(temporary))
+        patch.setattr(tempfile, "tempdir", str(temporary))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest, _own_surroundings: None) -> Iterator[None]:
+    """Fail the test that leaves a process, a descriptor or a temporary file behind."""
+    before = Snapshot.take()
+    yield
+    folder: Path | None = getattr(request.node, "funcargs", {}).get("tmp_path")
+
+    def leaks() -> list[str]:
+        found = before.gained(Snapshot.take())
+        if folder is not None:
+            found += [f"process {pid}" for pid in processes_of(folder)]
+        return found
+
+    if not leaks():
+        return
+    gc.collect()  # what only waits for the collector is no leak
+    try:
+        wait_until(lambda: not leaks(), "the test has left nothing behind", _SETTLE_SECONDS)
+    except AssertionError:
+        now = Snapshot.take()
+        found = before.gained(now)
+        end_processes(sorted(now.children - before.children))
+        found += end_processes(processes_of(folder)) if folder is not None else []
+        pytest.fail("left behind: " + "; ".join(found))
