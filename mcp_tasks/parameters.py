@@ -1,0 +1,138 @@
+"""The types of the parameters that requests are made of, each with the check that it needs."""
+
+from __future__ import annotations
+
+import signal as signals
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.models import SESSION_NAME
+from mcp_tasks.refusals import kind_of
+
+__all__ = [
+    "MAX_PAGE_BYTES",
+    "Ansi",
+    "Command",
+    "Cwd",
+    "Environment",
+    "Ms",
+    "Name",
+    "Pattern",
+    "PositiveMs",
+    "SessionName",
+    "Shell",
+    "Show",
+    "SignalName",
+    "Stream",
+    "TaskIds",
+    "Until",
+    "ViewBytes",
+    "signal_name",
+]
+
+MAX_PAGE_BYTES = 262_144
+"""The most output bytes that one answer shows."""
+
+_MAX_MS = 10 * 365 * 86_400_000
+"""Ten years: above it a time is a mistake, and sums of times stay far from any platform's limit."""
+
+
+def signal_name(value: str) -> str:
+    """Normalise a signal (`SIGINT`, `int`, `2`) to its `SIG` name.
+
+    Raises:
+        InvalidArgument: This platform has no such signal.
+    """
+    word = value.strip().upper()
+    try:
+        if word.isascii() and word.isdigit():
+            return signals.Signals(int(word)).name
+        return signals.Signals[word if word.startswith("SIG") else f"SIG{word}"].name
+    except (KeyError, ValueError):
+        raise InvalidArgument(
+            "signal is not a signal of this platform", "give a name like SIGTERM, SIGINT or SIGKILL"
+        ) from None
+
+
+def _session(value: str) -> str:
+    if not SESSION_NAME.fullmatch(value):
+        raise InvalidArgument(
+            "session is not a session name",
+            "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is not . or ..",
+        )
+    return value
+
+
+def _command(value: object) -> object:
+    if isinstance(value, str):
+        if not value.strip():
+            raise InvalidArgument("command is empty", "give the command to run, like 'make test'")
+        _no_nul("command", value)
+        return value
+    if isinstance(value, (list, tuple)):
+        if not value or value[0] == "":
+            raise InvalidArgument(
+                "command is empty", "give the program and its arguments, like ['make', 'test']"
+            )
+        for index, part in enumerate(value):
+            if not isinstance(part, str):
+                raise InvalidArgument(
+                    f"command[{index}] must be a string, not {kind_of(part)}",
+                    "every argument is a string: '5', not 5",
+                )
+            _no_nul(f"command[{index}]", part)
+        return tuple(value)
+    raise InvalidArgument(
+        f"command must be a string or a list of strings, not {kind_of(value)}",
+        "a string is run by the shell, a list without one",
+    )
+
+
+def _environment(value: dict[str, str | None]) -> dict[str, str | None]:
+    for name, content in value.items():
+        if not name or "=" in name or "\0" in name:
+            raise InvalidArgument(
+                "env has a name that cannot be one", "a name is not empty and holds neither '=' nor NUL"
+            )
+        if content is not None and "\0" in content:
+            raise InvalidArgument(f"env[{name!r}] contains a NUL byte", "the system cannot pass NUL bytes on")
+    return value
+
+
+def _directory(value: str) -> str:
+    _no_nul("cwd", value)
+    return value
+
+
+def _program(value: str) -> str:
+    _no_nul("shell", value)
+    return value
+
+
+def _no_nul(name: str, value: str) -> None:
+    if "\0" in value:
+        raise InvalidArgument(f"{name} contains a NUL byte", "the system cannot pass NUL bytes on")
+
+
+def _sequence(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Ms: TypeAlias = Annotated[int, Field(ge=0, le=_MAX_MS)]
+PositiveMs: TypeAlias = Annotated[int, Field(ge=1, le=_MAX_MS)]
+ViewBytes: TypeAlias = Annotated[int, Field(ge=1, le=MAX_PAGE_BYTES)]
+Command: TypeAlias = Annotated[str | tuple[str, ...], BeforeValidator(_command)]
+Environment: TypeAlias = Annotated[dict[str, str | None], AfterValidator(_environment)]
+Shell: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_program)]
+SessionName: TypeAlias = Annotated[str, AfterValidator(_session)]
+Cwd: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_directory)]
+Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+Pattern: TypeAlias = Annotated[str, Field(min_length=1, max_length=10_000)]
+SignalName: TypeAlias = Annotated[str, AfterValidator(signal_name)]
+TaskIds: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_sequence), Field(max_length=1_000)]
+Until: TypeAlias = Literal["exit", "output", "idle", "pattern"]
+Show: TypeAlias = Literal["new", "tail", "none"]
+Ansi: TypeAlias = Literal["strip", "keep"]
+Stream: TypeAlias = Literal["both", "stdout", "stderr"]
