@@ -1,0 +1,247 @@
+"""What can be set, and where it comes from: argument, environment, file, default, in this order.
+
+A setting `max_running` is the argument `max_running`, the variable `MCP_TASKS_MAX_RUNNING` and the
+key `max_running` of `config.toml` in the platform's configuration directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from mcp_tasks.errors import InvalidArgument, NotSupported
+from mcp_tasks.models import SESSION_NAME
+
+__all__ = ["ENV_PREFIX", "Settings", "StoreName", "ToolSet", "config_file", "user_name"]
+
+ENV_PREFIX = "MCP_TASKS_"
+_APP = "mcp-tasks"
+
+StoreName = Literal["memory", "json", "sqlite", "redis"]
+ToolSet = Literal["core", "standard", "full"]
+
+_SIZE = re.compile(r"\s*(\d{1,18})\s*(?:([KMGT])i?B?|B)?\s*", re.ASCII | re.IGNORECASE)
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE_WORDS = "a number of bytes, or one with a unit such as 500MiB or 8GiB"
+
+
+def config_file() -> Path:
+    """Where the settings of this user are kept; the file need not exist."""
+    return platformdirs.user_config_path(_APP, appauthor=False) / "config.toml"
+
+
+@functools.cache
+def user_name() -> str:
+    """Name of the operating-system user, who owns what is started on this machine.
+
+    Asked of the system by user id and not of the environment, which anybody can set. A user id
+    without a name, as containers have them, stands for itself.
+    """
+    if sys.platform == "win32":
+        import getpass
+
+        return getpass.getuser()
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _default_max_running() -> int:
+    return max(16, 4 * (os.cpu_count() or 1))
+
+
+def _bytes(value: object) -> object:
+    """Read a size with a unit; what is none is left for pydantic to refuse."""
+    if isinstance(value, str) and (size := _SIZE.fullmatch(value)):
+        return int(size[1]) * _UNITS[(size[2] or "").upper()]
+    return value
+
+
+_Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=2**62)]
+
+
+class Settings(BaseSettings):
+    """Everything that is decided before a server or a command starts.
+
+    Arguments that are None count as not given. The description of a field says what is right, and
+    is the hint of the error that a wrong one raises.
+
+    Attributes:
+        dir: State directory, absolute.
+        session: The session that callers mean when they name none; None where nobody has said.
+        max_running: Running tasks, over all servers of the store.
+        queue_limit: Pending tasks, over all servers of the store.
+        max_wait_ms: Longest time that one call waits.
+        max_output_bytes: Of one task, over both streams; 0 means no limit.
+        min_free_bytes: Of the disk, under which no output is written and no task is taken.
+        archive_days: Age in days at which finished sessions are archived; None means never.
+        retention_days: Age in days at which archived ones are removed; None means never.
+        auto_save: False keeps everything in memory.
+
+    Raises:
+        InvalidArgument: A setting is unknown or wrong; the message names it and its source.
+        NotSupported: The store is known, but not in this version.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+    )
+
+    dir: Path = Field(
+        default_factory=lambda: platformdirs.user_state_path(_APP, appauthor=False),
+        description="the path of a directory",
+    )
+    store: StoreName = Field(default="json", description="memory or json")
+    session: str | None = Field(
+        default=None, description="1 to 128 of the characters A-Z a-z 0-9 . _ -, but not . or .."
+    )
+    max_running: int = Field(
+        default_factory=_default_max_running, ge=1, le=100_000, description="an integer from 1 to 100000"
+    )
+    queue_limit: int = Field(default=1_000, ge=0, le=10_000_000, description="an integer from 0 to 10000000")
+    max_wait_ms: int = Field(
+        default=25_000, ge=0, le=3_600_000, description="milliseconds, an integer from 0 to 3600000"
+    )
+    max_output_bytes: _Size = Field(default=8 * 2**30, description=f"{_SIZE_WORDS}; 0 for no limit")
+    min_free_bytes: _Size = Field(default=2**30, description=f"{_SIZE_WORDS}; 0 for no limit")
+    archive_days: float | None = Field(default=None, ge=0, le=36_500, description="a number of days")
+    retention_days: float | None = Field(default=None, ge=0, le=36_500, description="a number of days")
+    auto_save: bool = Field(default=True, description="on or off")
+    tools: ToolSet = Field(default="standard", description="core, standard or full")
+    token: SecretStr | None = Field(default=None, description="a text that is hard to guess")
+
+    def __init__(self, **given: Any) -> None:
+        arguments = {name: value for name, value in given.items() if value is not None}
+        if unknown := next((name for name in arguments if name not in type(self).model_fields), None):
+            raise _unknown(unknown, "argument")
+        if "store" in arguments:  # an argument wins over an MCP_TASKS_AUTO_SAVE of the environment
+            arguments.setdefault("auto_save", arguments["store"] != "memory")
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            # `from None`: the original would show the values, one of which is a secret.
+            raise _refusal(error, arguments) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings calls by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Argument, environment, file; no .env of whatever folder the server is started in."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _read_file())
+
+    @field_validator("dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return Path(os.path.abspath(_expanded(value)))
+
+    @field_validator("session")
+    @classmethod
+    def _well_named(cls, value: str | None) -> str | None:
+        if value is not None and not SESSION_NAME.fullmatch(value):
+            raise ValueError("not a session name")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unsaved(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Only the word for "off" matters here; what is neither on nor off is refused as a field.
+        if str(values.get("auto_save", "on")).strip().lower() in ("off", "false", "no", "n", "f", "0"):
+            return {**values, "store": "memory"}
+        return values
+
+    @model_validator(mode="after")
+    def _available(self) -> Settings:
+        if self.store in ("sqlite", "redis"):
+            raise NotSupported(
+                f"the {self.store} store is not available in this version", "use json or memory"
+            )
+        return self
+
+    @property
+    def owner(self) -> str:
+        """Who owns the tasks that are started on stdio and on the command line."""
+        return user_name()
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~somebody, whom the system does not know
+        return path
+
+
+def _read_file() -> dict[str, Any]:
+    path = config_file()
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InvalidArgument(f"{path} cannot be read: {reason}", "make it readable, or remove it") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidArgument(
+            f"{path} is not valid TOML: {error}", "correct the file, or remove it"
+        ) from None
+    for name in values:
+        if name not in Settings.model_fields:
+            raise _unknown(name, str(path))
+    folder = values.get("dir")
+    if isinstance(folder, str) and not _expanded(Path(folder)).is_absolute():
+        # Servers are started in any folder, so a relative path would mean another one each time.
+        raise InvalidArgument(
+            f"dir in {path} is not absolute", "give an absolute path, or one that begins with ~/"
+        )
+    return values
+
+
+def _unknown(name: str, source: str) -> InvalidArgument:
+    known = sorted(Settings.model_fields)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return InvalidArgument(f"unknown setting {name!r} in {source}", hint)
+
+
+def _refusal(error: ValidationError, arguments: dict[str, Any]) -> InvalidArgument:
+    """Name the setting, the source that won, and what would be right; never the value."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    name = str(first["loc"][0])
+    variable = ENV_PREFIX + name.upper()
+    if name in arguments:
+        source = f"the argument {name}"
+    elif any(key.upper() == variable for key in os.environ):
+        source = f"the environment variable {variable}"
+    else:
+        source = f"{name} in {config_file()}"
+    return InvalidArgument(
+        f"{source} is not right", f"it should be {Settings.model_fields[name].description}"
+    )
