@@ -1,0 +1,219 @@
+"""From the arguments of a tool call, loosely typed as language models type them, to a strict request.
+
+Digit strings become integers, "true" and "false" booleans, JSON text a list or a map, one string a
+list of one, null is not given, and names that agents type by habit stand for ours. What a program
+or a person will read (`command`, `stdin`, `text`, `pattern`) is taken as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, Final, Literal, TypeVar
+
+from pydantic_core import from_json
+
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.requests import Request
+
+__all__ = ["ALIASES", "Shape", "parse", "shape_of"]
+
+R = TypeVar("R", bound=Request)
+
+Shape = Literal["command", "integer", "number", "boolean", "list", "map", "shell", "signal", "text"]
+
+ALIASES: Final[Mapping[str, str]] = {
+    "cmd": "command",
+    "workdir": "cwd",
+    "working_directory": "cwd",
+    "id": "task_id",
+    "yield_time_ms": "wait_ms",
+    "timeout": "timeout_ms",
+    "background": "wait_ms",
+    "run_in_background": "wait_ms",
+    "is_background": "wait_ms",
+}
+"""Alias to the parameter that it stands for, in every tool that has the parameter."""
+
+_BACKGROUND: Final = frozenset({"background", "run_in_background", "is_background"})
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{1,19})?", re.ASCII)
+
+
+def parse(request: type[R], arguments: Mapping[str, Any]) -> R:
+    """Read the arguments of one tool call.
+
+    Raises:
+        InvalidArgument: Names the parameter, what was wrong with it and what would be right, and
+            never the value that was given.
+    """
+    shapes = _shapes(request)
+    given: dict[str, Any] = {}
+    aliased: dict[str, str] = {}
+    for name, value in arguments.items():
+        own = name if name in shapes else _stands_for(name, shapes)
+        if own is None:
+            raise _unknown(name, request.tool, shapes)
+        if value is None:
+            continue
+        if own in given:
+            first, second = (aliased[own], name) if own in aliased else (own, name)
+            raise InvalidArgument(f"{first} and {second} both stand for {own}", f"give {own} only")
+        if own != name:
+            aliased[own] = name
+            if name in _BACKGROUND:
+                value = _background(name, value)  # noqa: PLW2901 - the value in our own terms
+                if value is None:
+                    given[own] = None
+                    continue
+        given[own] = _COERCIONS[shapes[own]](value)
+    if aliased.get("timeout_ms") == "timeout":
+        _refuse_seconds(given["timeout_ms"])
+    if "shell" in given:
+        _resolve_shell(given)
+    return request(**given)
+
+
+def shape_of(annotation: Any, name: str = "") -> Shape:
+    """What a parameter of this type looks like on the wire."""
+    if name in ("command", "shell", "signal"):
+        return typing.cast("Shape", name)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return shape_of(typing.get_args(annotation)[0])
+    if origin in (types.UnionType, typing.Union):
+        return shape_of(next(part for part in typing.get_args(annotation) if part is not type(None)))
+    if origin is tuple:
+        return "list"
+    if origin is dict:
+        return "map"
+    plain: dict[Any, Shape] = {int: "integer", float: "number", bool: "boolean"}
+    return plain.get(annotation, "text")
+
+
+@cache
+def _shapes(request: type[Request]) -> Mapping[str, Shape]:
+    return {name: shape_of(field.annotation, name) for name, field in request.model_fields.items()}
+
+
+def _stands_for(name: str, shapes: Mapping[str, Shape]) -> str | None:
+    own = ALIASES.get(name)
+    if own not in shapes or (name in _BACKGROUND and "command" not in shapes):
+        return None
+    return own
+
+
+def _unknown(name: str, tool: str, shapes: Iterable[str]) -> InvalidArgument:
+    known = list(shapes)
+    known += [alias for alias in ALIASES if _stands_for(alias, dict.fromkeys(known, "text"))]
+    nearest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"{tool} takes {', '.join(shapes)}"
+    return InvalidArgument(f"unknown parameter {name[:64]!r}", hint)
+
+
+def _background(name: str, value: Any) -> int | None:
+    match _boolean(value):
+        case True:
+            return 0
+        case False:
+            return None
+        case _:
+            raise InvalidArgument(f"{name} must be true or false", "true is the same as wait_ms: 0")
+
+
+def _refuse_seconds(value: Any) -> None:
+    if isinstance(value, int) and 0 < value < 1_000:
+        raise InvalidArgument(
+            f"timeout is in milliseconds, and {value} would end the command at once",
+            f"give timeout_ms: {value * 1_000} for {value} s, or timeout_ms: {value} if you mean it",
+        )
+
+
+def _resolve_shell(given: dict[str, Any]) -> None:
+    """Read a boolean `shell` as what it is elsewhere: whether there is to be a shell."""
+    wanted = _boolean(given["shell"])
+    if not isinstance(wanted, bool):
+        return
+    if wanted is not isinstance(given.get("command", ""), str):
+        raise InvalidArgument(
+            f"shell: {json.dumps(wanted)} does not go with this command",
+            "a string is run by the shell, a list of strings without one; shell names another shell",
+        )
+    del given["shell"]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _json(value: str) -> Any:
+    try:
+        return from_json(value)
+    except ValueError:
+        return value
+
+
+def _command(value: Any) -> Any:
+    # `[ -f x ] && make` begins with a bracket too, so only a whole list of strings is one.
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        parts = _json(value)
+        if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+            return parts
+    return value
+
+
+def _integer(value: Any) -> Any:
+    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and _NUMBER.fullmatch(value.strip()) else value
+
+
+def _boolean(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower(), value)
+    return value
+
+
+def _list(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    parts = _json(value) if value.lstrip().startswith("[") else value
+    return parts if isinstance(parts, list) else [value]
+
+
+def _map(value: Any) -> Any:
+    pairs = _json(value) if isinstance(value, str) else value
+    if not isinstance(pairs, dict):
+        return value
+    return {
+        name: json.dumps(content) if isinstance(content, (bool, int, float)) else content
+        for name, content in pairs.items()
+    }
+
+
+def _signal(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_COERCIONS: Final[Mapping[Shape, Callable[[Any], Any]]] = {
+    "command": _command,
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "list": _list,
+    "map": _map,
+    "shell": _as_it_is,
+    "signal": _signal,
+    "text": _as_it_is,
+}

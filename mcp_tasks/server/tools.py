@@ -1,0 +1,188 @@
+"""The MCP server object: lists the tools, and carries a call to the service and its answer back.
+
+Independent of the transport. Arguments, schemas and results are ours from end to end, so the server
+is built on the SDK's low-level class, which serves both protocol eras: 2025-11-25 and 2026-07-28.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
+
+import mcp_types as types
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+
+from mcp_tasks.errors import InternalError, InvalidArgument, TasksError
+from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
+from mcp_tasks.requests import GetResult, Request
+from mcp_tasks.server.arguments import parse
+from mcp_tasks.server.schemas import Tool, ToolSet, tool_set
+from mcp_tasks.server.text import render
+from mcp_tasks.service import Caller, Service
+
+__all__ = ["SESSION_META_KEY", "ServerSettings", "build_server"]
+
+SESSION_META_KEY: Final = "mcp-tasks/session"
+"""Key of `_meta` by which a client names the session of a call."""
+
+_MAX_MESSAGE: Final = 1_000
+"""Longest message or hint of an error, in characters: it may quote what the client gave."""
+
+_INSTRUCTIONS: Final = """\
+Runs commands that outlive the call, the client and this server.
+Start: run_command. It answers soon, with state `running` where the command takes longer.
+Wait: poll_task (cursor: only what is new; wait_ms: wait a little), wait_tasks for several. No wait kills.
+Come back: get_result has exit code and output, later and from any conversation; list_tasks finds a lost id.
+`session` keeps projects apart; leave it out where there is one."""
+
+_log = logging.getLogger(__name__)
+
+_Context = ServerRequestContext[Any, Any]
+_Handler = Callable[[Caller, Any], Awaitable[Mapping[str, Any]]]
+
+
+class ServerSettings(Protocol):
+    """What the server needs to know of the settings."""
+
+    @property
+    def owner(self) -> str:
+        """Whose tasks are started and found."""
+        ...
+
+    @property
+    def session(self) -> str | None:
+        """The session that is meant where a call names none."""
+        ...
+
+    @property
+    def max_wait_ms(self) -> int:
+        """The longest that one call waits."""
+        ...
+
+    @property
+    def tools(self) -> ToolSet:
+        """The tools that are listed and taken."""
+        ...
+
+
+def build_server(service: Service, settings: ServerSettings) -> Server[Any]:
+    """Make the server object that any transport can serve."""
+    tools = tool_set(settings.tools)
+    listing = types.ListToolsResult(tools=[tool.listing() for tool in tools.values()])
+    handlers: dict[str, _Handler] = {name: getattr(service, name) for name in tools}
+
+    async def list_tools(_: _Context, _params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        return listing
+
+    async def call_tool(context: _Context, params: types.CallToolRequestParams) -> dict[str, Any]:
+        tool = tools.get(params.name)
+        if tool is None:
+            known = ", ".join(tools)
+            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name[:64]}. The tools are {known}")
+        return await _answer(tool, handlers[tool.name], context, params, settings)
+
+    server: Server[Any] = Server(
+        "mcp_tasks",
+        version=_version(),
+        title="mcp_tasks",
+        instructions=_INSTRUCTIONS,
+        on_list_tools=list_tools,
+    )
+    # Not as `on_call_tool`: that one wants a model, which would be built only to be taken apart again.
+    server.add_request_handler("tools/call", types.CallToolRequestParams, call_tool)
+    return server
+
+
+async def _answer(
+    tool: Tool,
+    handler: _Handler,
+    context: _Context,
+    params: types.CallToolRequestParams,
+    settings: ServerSettings,
+) -> dict[str, Any]:
+    """Carry out one call. Every error but a cancellation becomes a tool error."""
+    try:
+        request = parse(tool.request, params.arguments or {})
+        view = await handler(_caller(request, context, settings), request)
+        base64 = isinstance(request, GetResult) and request.encoding == "base64"
+        return _result(render(tool.name, view, base64=base64), view, is_error=False)
+    except TasksError as error:
+        return _refused(error)
+    except Exception:  # noqa: BLE001 - the edge: what went wrong is for the log, and the incident joins the two
+        incident = secrets.token_hex(4)
+        _log.exception("incident %s: %s failed", incident, tool.name)
+        return _refused(
+            InternalError(f"{tool.name} failed, incident {incident}", "the server's log has the details")
+        )
+
+
+def _refused(error: TasksError) -> dict[str, Any]:
+    said = {"code": error.code, "message": _cut(error.message), "hint": _cut(error.hint)}
+    text = f"{said['code']}: {said['message']}. {said['hint']}".rstrip()
+    return _result(text, said, is_error=True)
+
+
+def _result(text: str, structured: Mapping[str, Any], *, is_error: bool) -> dict[str, Any]:
+    # `resultType` is for 2026-07-28; the SDK drops it where the era does not know it.
+    return {
+        "content": [{"type": "text", "text": text}],
+        "structuredContent": structured,
+        "isError": is_error,
+        "resultType": "complete",
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE - 1]}…"
+
+
+def _caller(request: Request, context: _Context, settings: ServerSettings) -> Caller:
+    """Say who calls: the session is the argument's, else the one of `_meta`, of the settings, the default."""
+    session = request.session or _session_of(context.meta) or settings.session
+    return Caller(
+        owner=settings.owner,
+        session=session or DEFAULT_SESSION,
+        named=session is not None,
+        max_wait_ms=settings.max_wait_ms,
+        progress=_progress(context),
+    )
+
+
+def _session_of(meta: Mapping[str, Any] | None) -> str | None:
+    session = (meta or {}).get(SESSION_META_KEY)
+    if session is None:
+        return None
+    if not isinstance(session, str) or not SESSION_NAME.fullmatch(session):
+        raise InvalidArgument(
+            f"_meta[{SESSION_META_KEY!r}] is not a session name",
+            "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is not . or ..",
+        )
+    return session
+
+
+def _progress(context: _Context) -> Callable[[int, int, str], Awaitable[None]]:
+    """Tell the client how a wait goes; the SDK drops the reports of a call that asked for none.
+
+    The protocol wants each report to be higher than the last one (2025-11-25, basic/utilities/progress).
+    """
+    reported = -1
+
+    async def report(waited_ms: int, of_ms: int, message: str) -> None:
+        nonlocal reported
+        if waited_ms > reported:
+            reported = waited_ms
+            await context.session.report_progress(waited_ms, max(of_ms, waited_ms), message)
+
+    return report
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("mcp-tasks")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree
+        return "0"
