@@ -1,0 +1,401 @@
+"""The store of JSON files: one small file per task, safe for many threads and many processes.
+
+`sessions/<owner>/<session>/tasks/<task id>/task.json`, and beside it the folders of the runs. A
+change of state rewrites this one file, whatever the number of tasks. Everything else (marks of the
+unfinished, entries of idempotency keys) is derived from the records or free without one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+
+from mcp_tasks.codec import BrokenRecord, NewerSchema, decode_task, encode_task
+from mcp_tasks.errors import (
+    InvalidArgument,
+    KeyConflict,
+    RevisionConflict,
+    StoreUnavailable,
+    TaskNotFound,
+)
+from mcp_tasks.models import TASK_ID, Session, SessionKey, StateName, Task, TaskKey
+from mcp_tasks.stores import durable
+from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.markers import Markers
+from mcp_tasks.stores.record_cache import RecordCache, Signature, signature
+from mcp_tasks.stores.session_folders import SessionFolders
+from mcp_tasks.stores.state_folder import StateFolder
+
+__all__ = ["JsonFileStore"]
+
+_ADMISSION_SECONDS = 30.0
+_SLOW_WRITE_SECONDS = 30.0
+_MOST_SEEN = 100_000
+_UNFINISHED: frozenset[StateName] = frozenset({"pending", "running"})
+
+
+class JsonFileStore:
+    """Implements `mcp_tasks.ports.Store` in a state directory."""
+
+    durable = True
+
+    def __init__(self, root: Path, *, now: Callable[[], float] = time.time) -> None:
+        """Open the state directory, or make it.
+
+        Args:
+            root: The state directory.
+            now: Seconds since the epoch; tells what is stale.
+
+        Raises:
+            StoreUnavailable: Another user's, another adapter's, a newer version's, on a network,
+                or it cannot be written. What is there is left untouched.
+        """
+        self._now = now
+        marked = all(os.path.isdir(os.path.join(root, name)) for name in ("active", "pending"))
+        self._state = StateFolder(root, "json", ("sessions", "active", "pending", "slots"), now)
+        self._sessions = SessionFolders(self._state)
+        self._active = Markers(self._state.path("active"), self._sessions.owner_of)
+        self._pending = Markers(self._state.path("pending"), self._sessions.owner_of)
+        self.slots = Path(self._state.path("slots"))
+        self._cache = RecordCache()
+        self._seen: dict[TaskKey, tuple[Signature, StateName]] = {}
+        self._orphans: dict[TaskKey, float] = {}
+        self._admission = ProcessLock(self._state.path("admission.lock"), _ADMISSION_SECONDS)
+        if not marked or self._state.rebooted():
+            self.rebuild_markers()
+            self._state.remember_boot()
+
+    def create(self, task: Task) -> None:
+        """See `Store.create`. One durable write where the session exists and there is no key."""
+        key = task.key
+        if not TASK_ID.fullmatch(key.task_id):
+            raise InvalidArgument("the task id must be 36 characters of 0-9 and a-z")
+        data = encode_task(task)
+        folder = self._sessions.ready(key.session_key, task.created_at)
+        if task.spec.key is None:
+            self._write_new(task, data, folder)
+            return
+        with self._sessions.lock(key.session_key):
+            holder = self._holder(key.session_key, task.spec.key, locked=True)
+            if holder is not None:
+                raise KeyConflict(
+                    f"the key {task.spec.key!r} belongs to task {holder.key.task_id}",
+                    "a key is free again when its task is cleared",
+                )
+            # The entry comes first: without its task it is free, but a task without its entry
+            # could be started twice.
+            self._sessions.write_entry(key.session_key, task.spec.key, key.task_id)
+            self._write_new(task, data, folder)
+
+    def load(self, key: TaskKey) -> Task:
+        """See `Store.load`. Raises NewerSchema (a StoreUnavailable) for a newer version's record."""
+        return self._read(key)[0]
+
+    def locate(self, owner: str, task_id: str) -> TaskKey:
+        """See `Store.locate`."""
+        if TASK_ID.fullmatch(task_id):
+            for session in self._sessions.names(owner):
+                key = TaskKey(owner, session.session, task_id)
+                with suppress(TaskNotFound):
+                    if os.path.lexists(self._record_path(key)):
+                        return key
+        raise TaskNotFound(task_id)
+
+    def replace(self, task: Task) -> Task:
+        """See `Store.replace`."""
+        key = task.key
+        new = dataclasses.replace(task, revision=task.revision + 1)
+        data = encode_task(new)
+        self._task_folder(key)
+        with self._sessions.lock(key.session_key):
+            stored, previous = self._read(key, locked=True)
+            if stored.revision != task.revision:
+                raise RevisionConflict(
+                    f"task {key.task_id} was changed meanwhile: "
+                    f"revision {stored.revision}, not {task.revision}",
+                    "read it again",
+                )
+            if new.state_name != stored.state_name:
+                self._mark(new)
+            path = self._record_path(key)
+            durable.write_durably(path, data, previous=previous or encode_task(stored))
+            self._cache.drop(key)
+            if new.state_name != stored.state_name:
+                self._unmark(new)
+        return new
+
+    def delete(self, key: TaskKey) -> int:
+        """See `Store.delete`. What is left of the files after a failure goes at the next opening."""
+        folder = self._task_folder(key)
+        with self._sessions.lock(key.session_key):
+            stored, _ = self._read(key, locked=True)
+            try:
+                trash = self._state.throw_away(folder, key.task_id)
+            except OSError as error:
+                raise durable.unavailable("deleting a task", error) from error
+            try:
+                durable.fsync_folder(os.path.dirname(folder))
+            except StoreUnavailable:
+                with suppress(OSError):
+                    os.rename(trash, folder)
+                raise
+            self._cache.drop(key)
+            for markers in (self._active, self._pending):
+                markers.remove(key)
+            if stored.spec.key is not None:
+                self._free_key(key, stored.spec.key)
+        try:
+            return durable.remove_tree(trash)
+        except StoreUnavailable as error:
+            self._state.report(f"files of the cleared task {key.task_id} are left in trash/: {error.message}")
+            return 0
+
+    def find_key(self, session: SessionKey, key: str) -> Task | None:
+        """See `Store.find_key`."""
+        return self._holder(session, key, locked=False)
+
+    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+        """See `Store.tasks`."""
+        ids = self._sessions.task_ids(session)
+        if before is not None:
+            ids = [task_id for task_id in ids if task_id < before]
+        ids.sort(reverse=True)
+        return self._loaded(session, ids)
+
+    def unfinished(self) -> list[TaskKey]:
+        """See `Store.unfinished`. Looks at the marks only, and reads a record when it has changed."""
+        return self._marked(self._active, _UNFINISHED)
+
+    def pending(self) -> list[TaskKey]:
+        """See `Store.pending`. Works as `unfinished` does, on marks of its own."""
+        return self._marked(self._pending, frozenset({"pending"}))
+
+    def count_tasks(self) -> int:
+        """See `Store.count_tasks`. Counts the folders of tasks."""
+        return sum(len(self._sessions.task_ids(session)) for session in self._sessions.names())
+
+    def sessions(self, owner: str | None = None) -> list[Session]:
+        """See `Store.sessions`."""
+        return self._sessions.all(owner)
+
+    def run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
+        if not TASK_ID.fullmatch(key.task_id):
+            raise TaskNotFound(key.task_id)
+        try:
+            return Path(self._sessions.path(key.session_key), "tasks", key.task_id, "runs", str(int(run)))
+        except ValueError:
+            raise TaskNotFound(key.task_id) from None
+
+    def admission(self) -> AbstractContextManager[None]:
+        """See `Store.admission`. Raises StoreUnavailable when it is not to be had within 30 s."""
+        return self._admission.held()
+
+    def problems(self) -> list[str]:
+        """See `Store.problems`."""
+        return self._state.problems()
+
+    def close(self) -> None:
+        """Forget what was read. Nothing is held open between calls."""
+        self._cache.clear()
+
+    def rebuild_markers(self) -> None:
+        """Mark every unfinished task anew, from the records of all sessions.
+
+        Done by itself when the machine has started again since the marks were made.
+        """
+        for session in self._sessions.names():
+            for task in self.tasks(session):
+                self._mark(task)
+
+    def _write_new(self, task: Task, data: bytes, session_folder: str) -> None:
+        tasks = f"{session_folder}/tasks"
+        folder = f"{tasks}/{task.key.task_id}"
+        path = f"{folder}/task.json"
+        began = time.monotonic()
+        created = durable.make_private_folder(folder, self._state.report)
+        if not created and os.path.lexists(path):
+            raise RevisionConflict(f"there is a task {task.key.task_id} already", "make a new id")
+        try:
+            self._mark(task)
+            durable.write_durably(path, data)
+            durable.fsync_folder(tasks)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(path)
+            for markers in (self._active, self._pending):
+                markers.remove(task.key)
+            if created:
+                with suppress(OSError):
+                    os.rmdir(folder)
+            raise
+        if time.monotonic() - began > _SLOW_WRITE_SECONDS:
+            self._mark(task)  # somebody may have taken the mark for a stale one
+
+    def _mark(self, task: Task) -> None:
+        """Make the marks that a state needs; before it is written, so that none is ever missing."""
+        if not task.is_final:
+            self._active.add(task.key)
+        if task.state_name == "pending":
+            self._pending.add(task.key)
+
+    def _unmark(self, task: Task) -> None:
+        """Take the marks away that a state does not need; after it has been written."""
+        if task.is_final:
+            self._active.remove(task.key)
+        if task.state_name != "pending":
+            self._pending.remove(task.key)
+
+    def _marked(self, markers: Markers, states: frozenset[StateName]) -> list[TaskKey]:
+        """The marked tasks that are in one of the states; marks that are stale are removed."""
+        found: list[TaskKey] = []
+        for key in markers.all():
+            state = self._state_of(key)
+            if state is None:
+                if self._is_orphan(key):
+                    markers.remove(key)
+            elif state in states:
+                found.append(key)
+            else:
+                # A process was killed after it had written this state. The lock keeps one that is
+                # about to write another, and has made its mark, from losing it.
+                self._remove_stale(markers, key, states)
+        return found
+
+    def _state_of(self, key: TaskKey) -> StateName | None:
+        try:
+            mark = signature(
+                os.lstat(f"{self._sessions.path(key.session_key)}/tasks/{key.task_id}/task.json")
+            )
+        except OSError:
+            self._seen.pop(key, None)
+            return None
+        seen = self._seen.get(key)
+        if seen is not None and seen[0] == mark:
+            return seen[1]
+        try:
+            state = self.load(key).state_name
+        except TaskNotFound:
+            return None
+        except NewerSchema:
+            return None  # reported by load
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen[key] = (mark, state)
+        return state
+
+    def _is_orphan(self, key: TaskKey) -> bool:
+        """Whether a mark has had no record for so long that nobody can be writing one."""
+        now = self._now()
+        since = self._orphans.setdefault(key, now)
+        if now - since <= durable.STALE_SECONDS:
+            return False
+        del self._orphans[key]
+        return True
+
+    def _remove_stale(self, markers: Markers, key: TaskKey, states: frozenset[StateName]) -> None:
+        with suppress(TaskNotFound), self._sessions.lock(key.session_key):
+            if self._read(key, locked=True)[0].state_name not in states:
+                markers.remove(key)
+
+    def _task_folder(self, key: TaskKey) -> str:
+        """The folder of a task where no step on the way is a link. Raises TaskNotFound."""
+        if not TASK_ID.fullmatch(key.task_id):
+            raise TaskNotFound(key.task_id)
+        try:
+            return self._sessions.existing(key.session_key, "tasks", key.task_id)
+        except FileNotFoundError:
+            raise TaskNotFound(key.task_id) from None
+        except durable.UnsafeFile as error:
+            self._state.report(f"task {key.task_id}: {error.message}")
+            raise TaskNotFound(key.task_id) from None
+
+    def _record_path(self, key: TaskKey) -> str:
+        return f"{self._task_folder(key)}/task.json"
+
+    def _read(self, key: TaskKey, *, locked: bool = False) -> tuple[Task, bytes]:
+        """A task and the bytes it was read from; no bytes where it came from the cache."""
+        path = self._record_path(key)
+        try:
+            cached = self._cache.get(key, os.lstat(path))
+            if cached is not None:
+                return cached, b""
+            task, data, found = self._decoded(key, path)
+        except FileNotFoundError:
+            raise TaskNotFound(key.task_id) from None
+        except NewerSchema as error:
+            self._state.report(f"task {key.task_id}: {error.message}")
+            raise
+        except (BrokenRecord, durable.UnsafeFile):
+            self._set_aside(key, path, locked=locked)
+            raise TaskNotFound(key.task_id) from None
+        except OSError as error:
+            if isinstance(error, NotADirectoryError):
+                raise TaskNotFound(key.task_id) from None
+            raise durable.unavailable("reading a record", error) from error
+        self._cache.put(task, found)
+        return task, data
+
+    def _decoded(self, key: TaskKey, path: str) -> tuple[Task, bytes, os.stat_result]:
+        data, found = durable.read_with_stat(path, report=self._state.report)
+        task = decode_task(data)
+        if task.key != key:
+            raise BrokenRecord("task.key: the record is another task's")
+        return task, data, found
+
+    def _set_aside(self, key: TaskKey, path: str, *, locked: bool) -> None:
+        # Under the lock, and only if it is still broken: somebody may have put a good one there.
+        with nullcontext() if locked else self._sessions.lock(key.session_key):
+            try:
+                self._decoded(key, path)
+            except (BrokenRecord, durable.UnsafeFile) as error:
+                if not isinstance(error, NewerSchema):
+                    self._state.set_aside(path, error.message)
+            except FileNotFoundError:
+                pass
+
+    def _loaded(self, session: SessionKey, ids: list[str]) -> Iterator[Task]:
+        for task_id in ids:
+            try:
+                yield self.load(TaskKey(session.owner, session.session, task_id))
+            except TaskNotFound:
+                continue
+            except NewerSchema:
+                continue  # reported by load, and left as it is
+            except StoreUnavailable as error:
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno != errno.EIO:
+                    raise
+                self._state.report(f"task {task_id}: {error.message}")
+
+    def _holder(self, session: SessionKey, key: str, *, locked: bool) -> Task | None:
+        try:
+            task_id = self._sessions.read_entry(session, key)
+        except BrokenRecord as error:
+            return self._recover_entry(session, key, error.message, locked=locked)
+        if task_id is None:
+            return None
+        try:
+            task, _ = self._read(TaskKey(session.owner, session.session, task_id), locked=locked)
+        except TaskNotFound:
+            return None
+        return task if task.spec.key == key else None
+
+    def _recover_entry(self, session: SessionKey, key: str, why: str, *, locked: bool) -> Task | None:
+        """The records know their keys, so a broken entry costs one look through the session."""
+        holder = next((task for task in self.tasks(session) if task.spec.key == key), None)
+        with nullcontext() if locked else self._sessions.lock(session):
+            self._sessions.set_entry_aside(session, key, why)
+            if holder is not None:
+                self._sessions.write_entry(session, key, holder.key.task_id)
+        return holder
+
+    def _free_key(self, key: TaskKey, idempotency_key: str) -> None:
+        with suppress(BrokenRecord, StoreUnavailable):
+            if self._sessions.read_entry(key.session_key, idempotency_key) == key.task_id:
+                self._sessions.remove_entry(key.session_key, idempotency_key)

@@ -1,0 +1,188 @@
+"""The store that lives as long as this process. Output goes to a private folder, records nowhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from mcp_tasks.errors import InvalidArgument, KeyConflict, RevisionConflict, StoreUnavailable, TaskNotFound
+from mcp_tasks.models import SESSION_NAME, TASK_ID, Session, SessionKey, Task, TaskKey
+from mcp_tasks.stores import durable
+from mcp_tasks.stores.folder_names import owner_folder, session_folder
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore:
+    """Implements `mcp_tasks.ports.Store` in dictionaries. Tasks are frozen, so nothing is copied."""
+
+    durable = False
+
+    def __init__(self, root: Path) -> None:
+        """Start empty.
+
+        Args:
+            root: A private folder that the caller has made and removes; the runs go below it.
+        """
+        self._root = root
+        self._lock = threading.RLock()
+        self._admission = threading.Lock()
+        self._sessions: dict[SessionKey, Session] = {}
+        self._tasks: dict[SessionKey, dict[str, Task]] = {}
+        self._keys: dict[tuple[SessionKey, str], str] = {}
+        self._unfinished: set[TaskKey] = set()
+        self._problems: list[str] = []
+        self.slots = root / "slots"
+        durable.make_private_folder(self.slots)
+
+    def create(self, task: Task) -> None:
+        """See `Store.create`."""
+        key, session = task.key, task.key.session_key
+        if not TASK_ID.fullmatch(key.task_id):
+            raise InvalidArgument("the task id must be 36 characters of 0-9 and a-z")
+        if not SESSION_NAME.fullmatch(key.session):
+            raise InvalidArgument(
+                f"{key.session!r} cannot be the name of a session", "1 to 128 of A-Z a-z 0-9 . _ -"
+            )
+        with self._lock:
+            tasks = self._tasks.setdefault(session, {})
+            if key.task_id in tasks:
+                raise RevisionConflict(f"there is a task {key.task_id} already", "make a new id")
+            if task.spec.key is not None:
+                holder = self.find_key(session, task.spec.key)
+                if holder is not None:
+                    raise KeyConflict(
+                        f"the key {task.spec.key!r} belongs to task {holder.key.task_id}",
+                        "a key is free again when its task is cleared",
+                    )
+                self._keys[session, task.spec.key] = key.task_id
+            self._sessions.setdefault(session, Session(session, task.created_at))
+            tasks[key.task_id] = task
+            if not task.is_final:
+                self._unfinished.add(key)
+
+    def load(self, key: TaskKey) -> Task:
+        """See `Store.load`."""
+        with self._lock:
+            task = self._tasks.get(key.session_key, {}).get(key.task_id)
+        if task is None:
+            raise TaskNotFound(key.task_id)
+        return task
+
+    def locate(self, owner: str, task_id: str) -> TaskKey:
+        """See `Store.locate`."""
+        with self._lock:
+            for session, tasks in self._tasks.items():
+                if session.owner == owner and task_id in tasks:
+                    return tasks[task_id].key
+        raise TaskNotFound(task_id)
+
+    def replace(self, task: Task) -> Task:
+        """See `Store.replace`."""
+        key = task.key
+        with self._lock:
+            stored = self.load(key)
+            if stored.revision != task.revision:
+                raise RevisionConflict(
+                    f"task {key.task_id} was changed meanwhile: "
+                    f"revision {stored.revision}, not {task.revision}",
+                    "read it again",
+                )
+            new = dataclasses.replace(task, revision=task.revision + 1)
+            self._tasks[key.session_key][key.task_id] = new
+            if new.is_final:
+                self._unfinished.discard(key)
+            else:
+                self._unfinished.add(key)
+        return new
+
+    def delete(self, key: TaskKey) -> int:
+        """See `Store.delete`."""
+        with self._lock:
+            stored = self.load(key)
+            del self._tasks[key.session_key][key.task_id]
+            self._unfinished.discard(key)
+            if stored.spec.key is not None:
+                entry = (key.session_key, stored.spec.key)
+                if self._keys.get(entry) == key.task_id:
+                    del self._keys[entry]
+        try:
+            return durable.remove_tree(self._task_folder(key))
+        except StoreUnavailable as error:
+            with self._lock:
+                self._problems.append(f"files of the cleared task {key.task_id} are left: {error.message}")
+            return 0
+
+    def find_key(self, session: SessionKey, key: str) -> Task | None:
+        """See `Store.find_key`."""
+        with self._lock:
+            task = self._tasks.get(session, {}).get(self._keys.get((session, key), ""))
+        return task if task is not None and task.spec.key == key else None
+
+    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+        """See `Store.tasks`."""
+        with self._lock:
+            tasks = self._tasks.get(session, {})
+            ids = sorted((name for name in tasks if before is None or name < before), reverse=True)
+        return self._loaded(session, ids)
+
+    def unfinished(self) -> list[TaskKey]:
+        """See `Store.unfinished`."""
+        with self._lock:
+            return sorted(self._unfinished, key=lambda key: key.task_id)
+
+    def pending(self) -> list[TaskKey]:
+        """See `Store.pending`."""
+        with self._lock:
+            return [key for key in self.unfinished() if self.load(key).state_name == "pending"]
+
+    def count_tasks(self) -> int:
+        """See `Store.count_tasks`."""
+        with self._lock:
+            return sum(len(tasks) for tasks in self._tasks.values())
+
+    def sessions(self, owner: str | None = None) -> list[Session]:
+        """See `Store.sessions`."""
+        with self._lock:
+            found = [one for one in self._sessions.values() if owner is None or one.key.owner == owner]
+        return sorted(found, key=lambda session: session.key)
+
+    def run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
+        if not TASK_ID.fullmatch(key.task_id) or not SESSION_NAME.fullmatch(key.session):
+            raise TaskNotFound(key.task_id)
+        return self._task_folder(key) / "runs" / str(int(run))
+
+    def admission(self) -> AbstractContextManager[None]:
+        """See `Store.admission`; one process is all there is."""
+        return self._admitted()
+
+    def problems(self) -> list[str]:
+        """See `Store.problems`."""
+        with self._lock:
+            return list(self._problems)
+
+    def close(self) -> None:
+        """Forget every record. The files belong to whoever made the folder."""
+        with self._lock:
+            for kept in (self._sessions, self._tasks, self._keys, self._unfinished):
+                kept.clear()
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        with self._admission:
+            yield
+
+    def _task_folder(self, key: TaskKey) -> Path:
+        session = Path(self._root, "sessions", owner_folder(key.owner), session_folder(key.session))
+        return session / "tasks" / key.task_id
+
+    def _loaded(self, session: SessionKey, ids: list[str]) -> Iterator[Task]:
+        for task_id in ids:
+            with self._lock:
+                task = self._tasks.get(session, {}).get(task_id)
+            if task is not None:
+                yield task
