@@ -1,0 +1,58 @@
+"""The log of a server: stderr, and never at the price of a blocked server.
+
+stderr is a pipe that some clients never read. Full, it would stop the event loop in the middle of a
+log record; so a record that does not fit is dropped, and the next one that does says how many were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+from typing import Final
+
+__all__ = ["StderrHandler", "log_to_stderr"]
+
+_LONGEST: Final = 16_384
+
+
+class StderrHandler(logging.Handler):
+    """Writes records to a descriptor as far as that does not block."""
+
+    def __init__(self, descriptor: int = 2) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._dropped = 0
+        self._state = select.poll()
+        self._state.register(descriptor, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, or count it as dropped."""
+        with contextlib.suppress(OSError):  # nobody is there to be told
+            try:
+                text = self.format(record)
+            except Exception:  # noqa: BLE001 - a record that cannot be formatted must not end the server
+                text = f"{record.levelname} {record.name}: a record that cannot be formatted"
+            if self._dropped:
+                text = f"({self._dropped} records dropped)\n{text}"
+            written = self._write(f"{text[:_LONGEST]}\n".encode(errors="replace"))
+            self._dropped = 0 if written else self._dropped + 1
+
+    def _write(self, line: bytes) -> bool:
+        started = False
+        while line and self._state.poll(0):
+            started = True
+            line = line[os.write(self._descriptor, line[: select.PIPE_BUF]) :]
+        return started
+
+
+def log_to_stderr() -> None:
+    """Send warnings, and what this package has to tell, to stderr, unless logging is set up already."""
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = StderrHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    logging.getLogger("mcp_tasks").setLevel(logging.INFO)

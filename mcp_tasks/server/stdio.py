@@ -1,0 +1,196 @@
+"""Serve one client over stdin and stdout, and end soon after it has gone.
+
+The server ends when stdin closes, on SIGTERM, SIGINT and SIGHUP, when nobody reads stdout any more,
+and when the parent process dies, even if something else still holds stdin open.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+import mcp_types as types
+from anyio.streams.memory import MemoryObjectSendStream
+from mcp.shared.message import SessionMessage
+
+from mcp_tasks.server.frames import decoded, request_key
+from mcp_tasks.server.log import log_to_stderr
+from mcp_tasks.server.tools import ServerSettings, build_server
+from mcp_tasks.server.wire import Inlet, Outlet, Wire, claimed_wire
+from mcp_tasks.service import Service
+
+__all__ = ["serve_stdio"]
+
+# From the client's going to the end of the process is 5 s at most: it is noticed within one of the
+# first three, then the last ones follow.
+_PARENT_SECONDS: Final = 1.0
+_STUCK_SECONDS: Final = 1.0
+_LAST_ANSWERS_SECONDS: Final = 1.0
+"""How long the requests in flight may still be answered after stdin has closed."""
+
+_FLUSH_SECONDS: Final = 0.5
+_EXIT_SECONDS: Final = 2.9
+"""How long an orderly end may take once it has begun."""
+
+_MAX_OPEN: Final = 1_000
+_MAX_BACKLOG: Final = 2**20
+"""So many requests and bytes may wait for the client; then it is not read until it reads."""
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_stdio(
+    service: Service,
+    settings: ServerSettings,
+    *,
+    wire: Wire | None = None,
+    exit_seconds: float | None = _EXIT_SECONDS,
+) -> None:
+    """Serve until the client has gone.
+
+    Args:
+        service: Stays open; who opened it closes it.
+        settings: Owner, session, tools and longest wait.
+        wire: The descriptors; None takes stdin and stdout for as long as this lasts.
+        exit_seconds: The process is ended so long after the client has gone, whatever still hangs
+            then, in here or after the return: a thread in a write to a dead disk cannot be
+            interrupted. Nothing is lost by that, because what is acknowledged is on disk and what
+            runs has a supervisor. None leaves the process alone.
+    """
+    if wire is None:
+        with claimed_wire() as claimed:
+            await serve_stdio(service, settings, wire=claimed, exit_seconds=exit_seconds)
+        return
+    log_to_stderr()
+    _log.info("serving on stdio; %s", service.startup_report())
+    async with anyio.create_task_group() as group:
+        connection = _Connection(wire, exit_seconds)
+        group.start_soon(_end_with_parent, connection, os.getppid())
+        group.start_soon(_end_on_signal, connection)
+        group.start_soon(connection.outlet.drain)
+        to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+        group.start_soon(connection.receive, to_server)
+        server = build_server(service, settings)
+        await server.run(from_client, connection, server.create_initialization_options())
+        connection.end("the connection is closed")
+        with anyio.move_on_after(_FLUSH_SECONDS):
+            await connection.outlet.flush()
+        group.cancel_scope.cancel()
+
+
+class _Connection:
+    """What one client has asked and not been told yet; the SDK's write stream, and its reader."""
+
+    def __init__(self, wire: Wire, exit_seconds: float | None) -> None:
+        self._exit_seconds = exit_seconds
+        self._ending = False
+        self.outlet = Outlet(wire.write, lambda: self.end("nobody reads stdout"))
+        self._inlet = Inlet(wire.read)
+        self._open: set[str] = set()
+        self._settled = anyio.Event()
+        self._reading = anyio.CancelScope()
+
+    def end(self, reason: str) -> None:
+        """Take nothing more from the client; what is in flight is cancelled then."""
+        if self._ending:
+            return
+        self._ending = True
+        self._reading.cancel()
+        _log.info("ending: %s", reason)
+        if self._exit_seconds is not None:
+            # In a thread of its own, which nothing here can hold up.
+            timer = threading.Timer(self._exit_seconds, os._exit, (0,))
+            timer.daemon = True
+            timer.start()
+
+    async def receive(self, into: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
+        """Hand over message after message until the client has gone. Closes `into`."""
+        async with into:
+            with self._reading:
+                async for line in self._inlet.lines():
+                    if not await self._clear_to_read():
+                        break
+                    message = decoded(line)
+                    if isinstance(message, types.JSONRPCError):
+                        await self.send(SessionMessage(message))
+                    elif message is not None:
+                        self._note(message)
+                        await into.send(SessionMessage(message))
+                else:
+                    await self._last_answers()
+            self.end("stdin is closed")
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Write one message."""
+        message = item.message
+        line = message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
+        try:
+            await self.outlet.write(line)
+        finally:
+            if isinstance(message, (types.JSONRPCResponse, types.JSONRPCError)):
+                self._settle(message.id)
+
+    async def aclose(self) -> None:
+        """Nothing to do: `serve_stdio` closes what it opened."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _note(self, message: types.JSONRPCMessage) -> None:
+        if isinstance(message, types.JSONRPCRequest):
+            self._open.add(request_key(message.id))
+        elif isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
+            self._settle((message.params or {}).get("requestId"))  # it is never answered
+
+    def _settle(self, request_id: object) -> None:
+        self._open.discard(request_key(request_id))
+        self._settled.set()
+        self._settled = anyio.Event()
+
+    async def _clear_to_read(self) -> bool:
+        """Wait while the client has too much to read; false when it has gone meanwhile."""
+        while len(self._open) >= _MAX_OPEN or self.outlet.backlog >= _MAX_BACKLOG:
+            with anyio.move_on_after(_STUCK_SECONDS) as waited:
+                await self._settled.wait()
+            if waited.cancelled_caught and self._inlet.hung_up():
+                return False
+        return True
+
+    async def _last_answers(self) -> None:
+        """Let requests end that were sent just before stdin closed, as `printf … | mcp-tasks` does."""
+        with anyio.move_on_after(_LAST_ANSWERS_SECONDS):
+            while self._open and not self.outlet.hung_up():
+                await self._settled.wait()
+
+
+async def _end_with_parent(connection: _Connection, parent: int) -> None:
+    # An orphan is given another parent. There is nothing portable to wait for instead: Linux's
+    # PR_SET_PDEATHSIG fires when the *thread* that started this process ends.
+    while os.getppid() == parent:  # noqa: ASYNC110 - as above
+        await anyio.sleep(_PARENT_SECONDS)
+    connection.end("the parent process has ended")
+
+
+async def _end_on_signal(connection: _Connection) -> None:
+    # A signal that is ignored stays ignored: that is what nohup(1) asks for.
+    wanted = [
+        each
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(each) is not signal.SIG_IGN
+    ]
+    with anyio.open_signal_receiver(*wanted) as received:
+        async for each in received:
+            connection.end(f"got {each.name}")
