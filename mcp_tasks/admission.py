@@ -1,0 +1,212 @@
+"""Who runs now and who waits: first come, first served, fair between sessions, over all servers.
+
+A place among the running is a lock that passes to the supervisor (see `executors.slots`), so there is
+nothing to count and nothing to give back. While anything is pending, what comes later waits behind it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcp_tasks.clock import Clock
+from mcp_tasks.errors import (
+    LimitReached,
+    RevisionConflict,
+    SpawnFailed,
+    StoreUnavailable,
+    TaskNotFound,
+)
+from mcp_tasks.lifecycle import Claimed, Refused, Withdrawn, transition
+from mcp_tasks.models import Pending, SessionKey, SpawnFailure, Task, TaskKey
+from mcp_tasks.ports import Executor, Launch, Store
+
+__all__ = ["Admission", "Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many tasks of a store may run, and how many may wait, over all its servers."""
+
+    running: int
+    pending: int
+
+
+class Admission:
+    """Starts tasks as far as there are places for them. Blocking.
+
+    Args:
+        call_steward: Sees to it that pending tasks are started even when no server lives.
+    """
+
+    def __init__(
+        self, store: Store, executor: Executor, clock: Clock, limits: Limits, call_steward: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._clock = clock
+        self._limits = limits
+        self._call_steward = call_steward
+
+    def admit(self, task: Task, launch: Launch) -> Task:
+        """Register a new task durably and start it, or let it wait.
+
+        Returns the task as registered. Raises KeyConflict, LimitReached, SpawnFailed and
+        StoreUnavailable, each of which means that the command did not run and nothing is left of it.
+        """
+        if not self._store.pending():
+            started = self._start_new(task, launch, self._store.slots)
+            if started is not None:
+                return started
+        return self._park(task, launch)
+
+    def admit_now(self, task: Task, launch: Launch, slots: Path) -> Task:
+        """Register and start a task that cannot wait. Raises as `admit` does."""
+        started = self._start_new(task, launch, slots)
+        if started is None:
+            raise LimitReached(f"{self._limits.running} tasks are running already", "wait for some to end")
+        return started
+
+    def _start_new(self, task: Task, launch: Launch, slots: Path) -> Task | None:
+        folder = self._make_folder(task)
+        try:
+            reservation = self._executor.reserve(folder, launch, slots, self._limits.running)
+        except BaseException:
+            _remove_empty(folder)
+            raise
+        if reservation is None:
+            _remove_empty(folder)
+            return None
+        claimed = transition(task, Claimed(self._clock.now_ms(), self._clock.boot_id))
+        try:
+            # Receipt and claim in one durable write, while the supervisor makes itself ready.
+            self._store.create(claimed)
+        except BaseException:
+            reservation.abandon()
+            _remove_empty(folder)
+            raise
+        try:
+            reservation.go()
+        except (SpawnFailed, StoreUnavailable):
+            self._store.delete(claimed.key)
+            raise
+        return claimed
+
+    def _park(self, task: Task, launch: Launch) -> Task:
+        waiting = len(self._store.pending())
+        if waiting >= self._limits.pending:
+            raise LimitReached(
+                f"{waiting} tasks are pending already, the most that may wait",
+                "wait for some to end, or cancel what is not needed",
+            )
+        folder = self._make_folder(task)
+        try:
+            self._executor.park(folder, launch)
+            self._store.create(task)
+        except BaseException:
+            self._executor.tidy(folder)
+            _remove_empty(folder)
+            raise
+        self._call_steward()
+        return task
+
+    def _make_folder(self, task: Task) -> Path:
+        folder = self._store.run_folder(task.key, task.run)
+        try:
+            _make_private(folder)
+        except OSError as error:
+            raise StoreUnavailable(f"no run folder can be made ({error.strerror})") from error
+        return folder
+
+    def drain(self) -> list[Task]:
+        """Start pending tasks until the places or the tasks run out. Returns those that were started."""
+        started: list[Task] = []
+        if not self._store.pending():
+            return started
+        with self._store.admission():
+            waiting = self._store.pending()
+            busy = self._busy_sessions(waiting)
+            while waiting:
+                # The oldest task of the session that has the fewest running.
+                key = min(waiting, key=lambda key: (busy[key.session_key], key.task_id))
+                waiting.remove(key)
+                try:
+                    claimed = self._claim(key)
+                except (TaskNotFound, RevisionConflict):
+                    # Cancelled or cleared in this very moment.
+                    continue
+                if claimed is None:
+                    break
+                busy[key.session_key] += 1
+                started.append(claimed)
+        return started
+
+    def _busy_sessions(self, waiting: list[TaskKey]) -> Counter[SessionKey]:
+        pending = set(waiting)
+        return Counter(key.session_key for key in self._store.unfinished() if key not in pending)
+
+    def _claim(self, key: TaskKey) -> Task | None:
+        """Start one pending task. None when there is no place for it now."""
+        task = self._store.load(key)
+        if not isinstance(task.state, Pending):
+            return task
+        folder = self._store.run_folder(key, task.run)
+        try:
+            launch = self._executor.parked(folder)
+        except StoreUnavailable as error:
+            outcome = SpawnFailure(error.message, "start it again")
+            return self._store.replace(transition(task, Refused(self._clock.now_ms(), outcome)))
+        reservation = self._executor.reserve(folder, launch, self._store.slots, self._limits.running)
+        if reservation is None:
+            return None
+        try:
+            claimed = self._store.replace(
+                transition(task, Claimed(self._clock.now_ms(), self._clock.boot_id))
+            )
+        except BaseException:
+            reservation.abandon()
+            raise
+        try:
+            reservation.go()
+        except (SpawnFailed, StoreUnavailable) as error:
+            outcome = SpawnFailure(error.message, error.hint)
+            return self._store.replace(transition(claimed, Refused(self._clock.now_ms(), outcome)))
+        return claimed
+
+    def withdraw(self, task: Task, reason: str) -> Task | None:
+        """Cancel a pending task. None when somebody claimed it first."""
+        try:
+            withdrawn = self._store.replace(transition(task, Withdrawn(self._clock.now_ms(), reason)))
+        except RevisionConflict:
+            return None
+        self._executor.tidy(self._store.run_folder(task.key, task.run))
+        return withdrawn
+
+    def position(self, key: TaskKey) -> int | None:
+        """Where in the queue a pending task stands, 1 for the next."""
+        pending = self._store.pending()
+        return pending.index(key) + 1 if key in pending else None
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder that is not there yet, and what is missing above it, for its owner only."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileNotFoundError:
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if folder.is_symlink():
+            raise
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take back the folders of a run that never came to be, as far as they are empty."""
+    (folder / "lock").unlink(missing_ok=True)
+    for path in (folder, folder.parent, folder.parent.parent):
+        try:
+            path.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,106 @@
+"""The composition root: the only module that names concrete stores and executors."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from mcp_tasks.admission import Admission, Limits
+from mcp_tasks.clock import Clock
+from mcp_tasks.errors import NotSupported
+from mcp_tasks.executors.local import LocalExecutor
+from mcp_tasks.keeping import Keeping
+from mcp_tasks.launches import Defaults
+from mcp_tasks.ports import Store
+from mcp_tasks.presenting import Presenter
+from mcp_tasks.reconcile import Reconciler
+from mcp_tasks.service import Service
+from mcp_tasks.settings import Settings
+from mcp_tasks.steward import call_steward
+from mcp_tasks.stores.fallback import FallbackStore
+from mcp_tasks.stores.memory import MemoryStore
+
+__all__ = ["open_service", "open_store"]
+
+_THREADS = 32
+_CLOSING_S = 4.0
+
+
+def open_store(settings: Settings) -> Store:
+    """Open the store that the settings name. Raises StoreUnavailable, NotSupported."""
+    match settings.store:
+        case "memory":
+            return _memory_store()
+        case "json":
+            from mcp_tasks.stores.json_files import JsonFileStore
+
+            return JsonFileStore(settings.dir)
+        case other:
+            raise NotSupported(f"the {other} store is not there yet", "use memory or json")
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterator[Service]:
+    """Everything wired together for as long as the block lasts; commands outlive it.
+
+    With the memory store they do not: what still runs is cancelled at the end.
+
+    Args:
+        settings: Where everything is and how much of it there may be.
+        warm: Get the launcher ready at once, in the background.
+
+    Raises:
+        StoreUnavailable: The state directory cannot be used.
+    """
+    clock = Clock()
+    store = await anyio.to_thread.run_sync(open_store, settings)
+    both = FallbackStore(store, _memory_store)
+    executor = LocalExecutor()
+    reconciler = Reconciler(both, executor, clock)
+    steward: Callable[[], None] = functools.partial(call_steward, settings) if store.durable else _nobody
+    limits = Limits(settings.max_running, settings.queue_limit)
+    admission = Admission(both, executor, clock, limits, steward)
+    presenter = Presenter(
+        both, executor, clock, admission.position, limits.running, is_fallback=both.is_diverted
+    )
+    defaults = Defaults(
+        cwd=os.getcwd(),
+        environment=dict(os.environ),
+        max_output_bytes=settings.max_output_bytes,
+        min_free_bytes=settings.min_free_bytes,
+        lifeline=not store.durable,
+    )
+    try:
+        async with anyio.create_task_group() as group:
+            keeping = Keeping(both, executor, reconciler, admission, group)
+            threads = anyio.CapacityLimiter(_THREADS)
+            service = Service(
+                both, executor, clock, admission, keeping, presenter, defaults, threads, both.divert
+            )
+            keeping.start()
+            if warm:
+                group.start_soon(anyio.to_thread.run_sync, executor.warm_up)
+            try:
+                yield service
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSING_S):
+                    await keeping.finish(both.diverted() if store.durable else both.unfinished())
+                group.cancel_scope.cancel()
+    finally:
+        executor.close()
+        both.close()
+
+
+def _memory_store() -> MemoryStore:
+    return MemoryStore(Path(tempfile.mkdtemp(prefix="mcp-tasks-")))
+
+
+def _nobody() -> None:
+    """With the memory store, what is pending ends with the server anyway."""

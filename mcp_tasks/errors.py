@@ -1,0 +1,127 @@
+"""Every error a caller can meet, with the stable code that each edge translates."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "InternalError",
+    "InvalidArgument",
+    "KeyConflict",
+    "LimitReached",
+    "NotSupported",
+    "PolicyDenied",
+    "ReadOnly",
+    "RevisionConflict",
+    "SessionNotFound",
+    "SpawnFailed",
+    "StoreUnavailable",
+    "TaskNotFinished",
+    "TaskNotFound",
+    "TasksError",
+]
+
+
+class TasksError(Exception):
+    """Root of all errors that mcp_tasks raises on purpose.
+
+    Attributes:
+        code: Stable machine-readable name, the same on every edge.
+        message: What was wrong, in one sentence without a full stop.
+        hint: What would be right, or an empty string.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Render as the tools do: `code: message. hint`."""
+        return f"{self.code}: {self.message}. {self.hint}".rstrip()
+
+
+class InternalError(TasksError):
+    """A defect of ours; the details are in the server's log, never in the answer."""
+
+    code = "internal"
+
+
+class InvalidArgument(TasksError):
+    """An argument is missing, unknown, of the wrong type or out of range."""
+
+    code = "invalid_argument"
+
+
+class TaskNotFound(TasksError):
+    """No such task in the session; the same words whether it never existed or is another's."""
+
+    code = "task_not_found"
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(
+            f"no task {task_id!r} in this session",
+            "list_tasks shows the tasks of a session; a cleared task is gone for good",
+        )
+
+
+class SessionNotFound(TasksError):
+    """No such session."""
+
+    code = "session_not_found"
+
+
+class KeyConflict(TasksError):
+    """The idempotency key belongs to a task that was started with other arguments."""
+
+    code = "key_conflict"
+
+
+class TaskNotFinished(TasksError):
+    """The task is pending or running, and the call needs a final one."""
+
+    code = "task_not_finished"
+
+
+class SpawnFailed(TasksError):
+    """No supervisor could be started, so the command did not run."""
+
+    code = "spawn_failed"
+
+
+class LimitReached(TasksError):
+    """A configured or physical limit stands in the way."""
+
+    code = "limit_reached"
+
+
+class PolicyDenied(TasksError):
+    """The configuration forbids the call."""
+
+    code = "policy_denied"
+
+
+class StoreUnavailable(TasksError):
+    """The store cannot be read or written now."""
+
+    code = "store_unavailable"
+
+
+class ReadOnly(TasksError):
+    """The store was opened for reading only."""
+
+    code = "read_only"
+
+
+class NotSupported(TasksError):
+    """The call is known, but not on this platform or in this version."""
+
+    code = "not_supported"
+
+
+class RevisionConflict(TasksError):
+    """Another writer changed the record since it was read; read it again and decide anew."""
+
+    code = "internal"

@@ -1,0 +1,1 @@
+"""How commands are run: a warm launcher, one supervisor per running task, and their client."""

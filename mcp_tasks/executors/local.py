@@ -1,0 +1,526 @@
+"""Runs commands on this machine: the server's side of launcher, supervisor and run folder.
+
+A run folder holds, beside the output (see `capture`):
+
+- `lock`: held (flock(2)) from before the claim until the supervisor has left. Free, without an exit
+  record, means that nobody can know the end any more. No pid is ever asked.
+- `alive`: a FIFO whose only writer is the supervisor, until the exit record is on disk. Its end of
+  file wakes whoever waits, in any process.
+- `control`, `input`: FIFOs that the supervisor reads; without a reader they cannot be opened (ENXIO).
+- `started`: which processes these are. `exit.json`: the exit record. `launch`: what a pending run
+  needs to be started, gone when it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import marshal
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mcp_tasks
+from mcp_tasks.errors import InvalidArgument, LimitReached, NotSupported, SpawnFailed, StoreUnavailable
+from mcp_tasks.executors import wire
+from mcp_tasks.executors.slots import Slots
+from mcp_tasks.models import (
+    Cancelled,
+    Exited,
+    Finished,
+    Outcome,
+    OutputLimit,
+    Signalled,
+    SpawnFailure,
+    TimedOut,
+)
+from mcp_tasks.ports import Ended, Gone, Launch, Observation, Started, Starting, Supervised
+
+__all__ = ["LocalExecutor"]
+
+_START = "import sys; sys.path.append(sys.argv[1]); from mcp_tasks.executors.launcher import main; main(int(sys.argv[2]))"
+# What the launcher's interpreter may need to start at all; a command's environment comes with its launch.
+_INTERPRETER_ENV = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL")
+_ANSWER_S = 20.0
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+_MOST_RECORD = 16384
+
+
+class LocalExecutor:
+    """Implements `ports.Executor` with one launcher for this process.
+
+    Args:
+        interpreter: Command line of a Python without site packages, for the launcher.
+    """
+
+    def __init__(self, interpreter: tuple[str, ...] = (sys.executable, "-I", "-S")) -> None:
+        self._interpreter = interpreter
+        self._lock = threading.Lock()
+        self._channel: socket.socket | None = None
+        self._lifeline: tuple[int, int] | None = None
+        self._slots = Slots()
+
+    # -- starting ----------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Start the launcher now, so that the first command does not wait for it."""
+        with self._lock:
+            self._connected()
+
+    def park(self, folder: Path, launch: Launch) -> None:
+        """See `ports.Executor`."""
+        file = os.open(
+            folder / "launch", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        with open(file, "wb") as target:
+            target.write(json.dumps(_to_json(launch)).encode())
+            target.flush()
+            os.fsync(file)
+        _fsync(folder)
+
+    def parked(self, folder: Path) -> Launch:
+        """See `ports.Executor`."""
+        try:
+            with open(os.open(folder / "launch", _READ), "rb") as source:
+                return _from_json(json.load(source))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreUnavailable("what the pending task was to run cannot be read any more") from error
+
+    def reserve(self, folder: Path, launch: Launch, slots: Path, limit: int) -> LocalReservation | None:
+        """See `ports.Executor`. The folder must exist."""
+        held: list[int] = []
+        try:
+            slot = self._slots.take(slots, limit)
+            if slot is None:
+                return None
+            held.append(slot)
+            lock = _open_lock(folder)
+            held.append(lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+            ours, theirs = socket.socketpair()
+            held.append(theirs.detach())
+            try:
+                self._send(folder, launch, lock=lock, slot=slot, reply=held[-1])
+            except BaseException:
+                ours.close()
+                raise
+            os.close(held.pop())
+            reservation = LocalReservation(ours, tuple(held))
+            held.clear()
+            return reservation
+        except OSError as error:
+            raise _unavailable(error) from error
+        finally:
+            for descriptor in held:
+                os.close(descriptor)
+
+    def _send(self, folder: Path, launch: Launch, *, lock: int, slot: int, reply: int) -> None:
+        message = _to_wire(launch, folder)
+        directory = os.open(folder, _READ | os.O_DIRECTORY)
+        try:
+            descriptors = [directory, lock, slot, reply]
+            with self._lock:
+                if launch.lifeline:
+                    if self._lifeline is None:
+                        self._lifeline = os.pipe()
+                    descriptors.append(self._lifeline[0])
+                try:
+                    wire.send(self._connected(), message, descriptors)
+                except (BrokenPipeError, ConnectionResetError):
+                    # The launcher was killed since it was last used. Nothing has been read of this launch.
+                    self._disconnect()
+                    wire.send(self._connected(), message, descriptors)
+        finally:
+            os.close(directory)
+
+    def _connected(self) -> socket.socket:
+        if self._channel is None:
+            ours, theirs = socket.socketpair()
+            root = str(Path(mcp_tasks.__file__).parent.parent)
+            env = {name: os.environ[name] for name in _INTERPRETER_ENV if name in os.environ}
+            with theirs:
+                # The process that is waited for here has only forked the launcher: whoever ends this
+                # server by parent pid or process group does not find it.
+                subprocess.run(
+                    [*self._interpreter, "-c", _START, root, str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=env,
+                    check=True,
+                    start_new_session=True,
+                )
+            self._channel = ours
+        return self._channel
+
+    def _disconnect(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    # -- observing ---------------------------------------------------------------------------------
+
+    def observe(self, folder: Path) -> Observation:
+        """See `ports.Executor`."""
+        if (ended := _exit_record(folder)) is not None:
+            return ended
+        descriptor = self.watch(folder)
+        if descriptor is not None:
+            os.close(descriptor)
+            return _supervised(folder)
+        free = _is_free(folder)
+        # Between the first look and the lock the supervisor may have written the record and left.
+        if (ended := _exit_record(folder)) is not None:
+            return ended
+        return Gone("its supervisor ended without an exit record") if free else Starting()
+
+    def watch(self, folder: Path) -> int | None:
+        """See `ports.Executor`."""
+        try:
+            descriptor = os.open(folder / "alive", _READ | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            os.read(descriptor, 1)
+        except BlockingIOError:
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def background(self, folder: Path) -> list[str]:
+        """See `ports.Executor`."""
+        record = _json_object(folder / "started")
+        if record is None:
+            return []
+        import psutil
+
+        if self.lingers(folder):
+            root = record.get("supervisor")
+            try:
+                alive = psutil.Process(int(root or 0)).children(recursive=True)
+            except (psutil.Error, TypeError, ValueError):
+                return []
+            return [named for process in alive if (named := _named(process))]
+        # The supervisor was killed: what it left carries the run's mark in its environment.
+        return _marked(folder)
+
+    def lingers(self, folder: Path) -> bool:
+        """See `ports.Executor`."""
+        return self._tell(folder, "")
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    def cancel(self, folder: Path, grace_ms: int, signal: int) -> bool:
+        """See `ports.Executor`."""
+        return self._tell(folder, f"1 cancel {grace_ms} {signal}\n")
+
+    def signal(self, folder: Path, signal: int) -> bool:
+        """See `ports.Executor`."""
+        return self._tell(folder, f"1 signal {signal}\n")
+
+    def _tell(self, folder: Path, request: str) -> bool:
+        try:
+            control = os.open(folder / "control", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            # At most PIPE_BUF bytes, so requests of several servers never mix (pipe(7)).
+            if request:
+                os.write(control, request.encode())
+        except BlockingIOError as error:
+            raise LimitReached("the task's supervisor does not answer", "try again") from error
+        finally:
+            os.close(control)
+        return True
+
+    def write_input(self, folder: Path, data: bytes, timeout_ms: int) -> int:
+        """See `ports.Executor`."""
+        taken = 0
+        deadline = time.monotonic() + timeout_ms / 1000
+        target = _open_input(folder)
+        try:
+            # One writer at a time, so that long texts of two callers do not mix.
+            while not _try_lock(target):
+                if time.monotonic() >= deadline:
+                    return taken
+                time.sleep(0.005)
+            while taken < len(data):
+                try:
+                    taken += os.write(target, data[taken : taken + 65536])
+                except BlockingIOError:
+                    left = deadline - time.monotonic()
+                    if left <= 0 or not select.select([], [target], [], left)[1]:
+                        break
+        except BrokenPipeError as error:
+            raise InvalidArgument(
+                "the command has closed its input", "read its output with poll_task"
+            ) from error
+        finally:
+            os.close(target)
+        return taken
+
+    def close_input(self, folder: Path) -> None:
+        """See `ports.Executor`."""
+        os.close(_open_input(folder))
+        self._tell(folder, "1 eof\n")
+
+    # -- leaving -----------------------------------------------------------------------------------
+
+    def tidy(self, folder: Path) -> None:
+        """See `ports.Executor`."""
+        for name in ("alive", "control", "input", "started", "launch", "exit.tmp"):
+            with contextlib.suppress(OSError):
+                os.unlink(folder / name)
+
+    def close(self) -> None:
+        """See `ports.Executor`."""
+        with self._lock:
+            self._disconnect()
+            if self._lifeline is not None:
+                for descriptor in self._lifeline:
+                    os.close(descriptor)
+                self._lifeline = None
+
+
+class LocalReservation:
+    """A supervisor that has been sent a launch and waits for the word. See `ports.Reservation`."""
+
+    def __init__(self, reply: socket.socket, held: tuple[int, ...]) -> None:
+        self._reply = reply
+        self._held = held
+
+    def go(self) -> Started:
+        """See `ports.Reservation`."""
+        self._reply.settimeout(_ANSWER_S)
+        try:
+            match self._answer():
+                case ("ready",):
+                    pass
+                case ("unprepared", int(number), str(message)):
+                    raise _unavailable(OSError(number, message))
+                case _:
+                    raise SpawnFailed(
+                        "no supervisor could be started, so the command did not run", "try again"
+                    )
+            self._reply.sendall(b"G")
+            match self._answer():
+                case ("started", int(pid), int(started_at)):
+                    return Started(started_at, pid)
+                case ("failed", str()):
+                    return Started(0, None)
+                case _:
+                    # The supervisor has been told to go and died before it said more. Whether the
+                    # command ran is for the run folder to tell, not for us to guess.
+                    return Started(time.time_ns() // 1_000_000, None)
+        except TimeoutError:
+            raise SpawnFailed(
+                f"no supervisor could be started within {_ANSWER_S:.0f} s, so the command did not run",
+                "the machine may be out of processes or memory; try again",
+            ) from None
+        finally:
+            self._let_go()
+
+    def _answer(self) -> tuple[object, ...]:
+        """One answer of the supervisor, or () when it has gone."""
+        try:
+            head = self._reply.recv(2, socket.MSG_WAITALL)
+            body = (
+                self._reply.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL) if len(head) == 2 else b""
+            )
+        except (ConnectionResetError, BrokenPipeError):
+            return ()
+        answer = marshal.loads(body) if body else ()  # noqa: S302 - our own process
+        return answer if isinstance(answer, tuple) else ()
+
+    def abandon(self) -> None:
+        """See `ports.Reservation`."""
+        # The supervisor sees the end of the line instead of the word, and takes back what it prepared.
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._reply.close()
+        for descriptor in self._held:
+            os.close(descriptor)
+        self._held = ()
+
+
+def _to_wire(launch: Launch, folder: Path) -> dict[str, Any]:
+    return {
+        "argv": [os.fsencode(word) for word in launch.argv],
+        "cwd": os.fsencode(launch.cwd),
+        "env": {os.fsencode(name): os.fsencode(value) for name, value in launch.env.items()},
+        "stdin": bytes(launch.stdin),
+        "interactive": launch.interactive,
+        "timeout_ms": launch.timeout_ms,
+        "grace_ms": launch.grace_ms,
+        "max_output_bytes": launch.max_output_bytes,
+        "on_output_limit": launch.on_output_limit,
+        "min_free_bytes": launch.min_free_bytes,
+        "lifeline": launch.lifeline,
+        # run, runs, task: what may be removed, when empty, if the run never comes to be.
+        "folders": [str(folder), str(folder.parent), str(folder.parent.parent)],
+    }
+
+
+def _to_json(launch: Launch) -> dict[str, Any]:
+    return {
+        "v": wire.RECORD_VERSION,
+        "argv": list(launch.argv),
+        "cwd": launch.cwd,
+        "env": dict(launch.env),
+        "stdin": launch.stdin.hex(),
+        "interactive": launch.interactive,
+        "timeout_ms": launch.timeout_ms,
+        "grace_ms": launch.grace_ms,
+        "max_output_bytes": launch.max_output_bytes,
+        "on_output_limit": launch.on_output_limit,
+        "min_free_bytes": launch.min_free_bytes,
+    }
+
+
+def _from_json(record: dict[str, Any]) -> Launch:
+    fields = {name: value for name, value in record.items() if name != "v"}
+    return Launch(**{**fields, "stdin": bytes.fromhex(record["stdin"])})
+
+
+def _exit_record(folder: Path) -> Ended | None:
+    record = _json_object(folder / "exit.json")
+    if record is None:
+        return None
+    finished = Finished(
+        outcome=_outcome(record),
+        run=int(folder.name),
+        started_at=None if record["outcome"] == "spawn_failed" else record["started_at"],
+        ended_at=record["ended_at"],
+        elapsed_ms=record["elapsed_ms"],
+        user_ms=record["user_ms"],
+        system_ms=record["system_ms"],
+        max_rss_kib=record["max_rss_kib"],
+    )
+    return Ended(finished, record["background"], record["output_held"])
+
+
+def _outcome(record: Mapping[str, Any]) -> Outcome:
+    exit_code, signal = record["exit_code"], record["signal"]
+    match record["outcome"]:
+        case "exited":
+            return Exited(exit_code)
+        case "signalled":
+            return Signalled(signal)
+        case "timed_out":
+            return TimedOut(exit_code, signal)
+        case "output_limit":
+            return OutputLimit(exit_code, signal, record["message"])
+        case "spawn_failed":
+            return SpawnFailure(record["message"], "check the program's name and PATH")
+        case "cancelled":
+            return Cancelled(exit_code, signal)
+        case other:
+            raise StoreUnavailable(f"the exit record has an outcome that this version does not know: {other}")
+
+
+def _supervised(folder: Path) -> Observation:
+    record = _json_object(folder / "started")
+    if record is None:
+        return Starting()
+    return Supervised(record["started_at"], record["started_mono"])
+
+
+def _json_object(path: Path) -> dict[str, Any] | None:
+    try:
+        descriptor = os.open(path, _READ | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        record = json.loads(os.read(descriptor, _MOST_RECORD))
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(descriptor)
+    return record if isinstance(record, dict) else None
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nobody holds the run's lock. Shared, so that those who look do not disturb each other."""
+    try:
+        lock = os.open(folder / "lock", _READ)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+def _open_lock(folder: Path) -> int:
+    return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def _open_input(folder: Path) -> int:
+    try:
+        return os.open(folder / "input", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise NotSupported(
+            "the task is not interactive, so it takes no text", "start it with interactive: true"
+        ) from None
+    except OSError as error:
+        raise InvalidArgument(
+            "the command's input has been closed", "read its output with poll_task"
+        ) from error
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _named(process: Any) -> str:
+    import psutil
+
+    try:
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.pid} {process.name()}"
+    except psutil.Error:
+        return ""
+
+
+def _marked(folder: Path) -> list[str]:
+    import psutil
+
+    mark = folder.parent.parent.name
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("MCP_TASKS_TASK") == mark and (named := _named(process)):
+                found.append(named)
+    return found
+
+
+def _fsync(folder: Path) -> None:
+    descriptor = os.open(folder, _READ | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _unavailable(error: OSError) -> StoreUnavailable:
+    reason = os.strerror(error.errno) if error.errno else "unknown error"
+    return StoreUnavailable(f"the run folder cannot be used ({reason})", "mcp-tasks doctor says more")

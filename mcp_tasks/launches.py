@@ -1,0 +1,115 @@
+"""From a request to what is registered (`Spec`) and what is launched (`Launch`)."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mcp_tasks.errors import InvalidArgument, NotSupported
+from mcp_tasks.models import Spec
+from mcp_tasks.ports import Launch
+from mcp_tasks.redaction import redact_command
+from mcp_tasks.requests import RunCommand
+
+__all__ = ["Defaults", "fingerprint", "launch_of", "same_request", "spec_of"]
+
+TASK_VARIABLE = "MCP_TASKS_TASK"
+"""In the environment of every command: the id of its task, which its descendants inherit."""
+
+_OURS = ("MCP_TASKS_TOKEN",)
+_DEFAULT_SHELL = "/bin/sh"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a request leaves open.
+
+    Attributes:
+        environment: Of the server; a request's `env` goes on top.
+        lifeline: End commands with the server.
+    """
+
+    cwd: str
+    environment: Mapping[str, str]
+    max_output_bytes: int
+    min_free_bytes: int
+    lifeline: bool
+
+
+def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
+    """What may be kept of a request. Raises InvalidArgument, NotSupported; looks, but changes nothing."""
+    for name in ("pty", "after", "retries", "delay_ms"):
+        if getattr(request, name):
+            raise NotSupported(f"{name} is not supported yet", f"leave {name} out")
+    limit = defaults.max_output_bytes if request.max_output_bytes is None else request.max_output_bytes
+    return Spec(
+        command=redact_command(request.command),
+        cwd=_directory(request.cwd, defaults.cwd),
+        label=request.label,
+        key=request.key,
+        fingerprint=fingerprint(request, secrets.token_hex(8)) if request.key is not None else "",
+        interactive=request.interactive,
+        timeout_ms=request.timeout_ms,
+        grace_ms=request.grace_ms,
+        max_output_bytes=limit,
+        on_output_limit=request.on_output_limit,
+    )
+
+
+def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults) -> Launch:
+    """What the supervisor is given and no record keeps."""
+    command = request.command
+    argv = (request.shell or _DEFAULT_SHELL, "-c", command) if isinstance(command, str) else tuple(command)
+    env = {name: value for name, value in defaults.environment.items() if name not in _OURS}
+    for name, value in request.env.items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
+    env[TASK_VARIABLE] = task_id
+    return Launch(
+        argv=argv,
+        cwd=spec.cwd,
+        env=env,
+        stdin=(request.stdin or "").encode("utf-8", "surrogatepass"),
+        interactive=spec.interactive,
+        timeout_ms=spec.timeout_ms,
+        grace_ms=spec.grace_ms,
+        max_output_bytes=spec.max_output_bytes,
+        on_output_limit=spec.on_output_limit,
+        min_free_bytes=defaults.min_free_bytes,
+        lifeline=defaults.lifeline,
+    )
+
+
+def fingerprint(request: RunCommand, salt: str) -> str:
+    """Salted hash of what an idempotency key stands for: everything but wait, view and label."""
+    compared = request.model_dump(
+        mode="json",
+        exclude={
+            *("session", "key", "label", "clear_finished"),
+            *("wait_ms", "until", "pattern", "idle_ms", "show", "max_bytes", "ansi"),
+        },
+    )
+    digest = hashlib.blake2b(json.dumps(compared, sort_keys=True).encode(), key=salt.encode(), digest_size=16)
+    return f"{salt}.{digest.hexdigest()}"
+
+
+def same_request(spec: Spec, request: RunCommand) -> bool:
+    """Whether a task was started with the arguments of this request."""
+    salt, _, _ = spec.fingerprint.partition(".")
+    return hmac.compare_digest(spec.fingerprint, fingerprint(request, salt))
+
+
+def _directory(cwd: str | None, default: str) -> str:
+    path = os.path.join(default, os.path.expanduser(cwd)) if cwd is not None else default
+    if not os.path.isdir(path):
+        raise InvalidArgument(f"cwd {path!r} is not a directory", "give the path of an existing directory")
+    if not os.access(path, os.X_OK):
+        raise InvalidArgument(f"cwd {path!r} cannot be entered", "check its permissions")
+    return os.path.normpath(path)

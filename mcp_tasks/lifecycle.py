@@ -1,0 +1,145 @@
+"""The one door through which a task changes: a pure function of task and event.
+
+    submitted            claimed                 ended
+──────────────▶ Pending ────────▶ Running(run) ────────▶ Finished(outcome)
+                   │                   │ vanished ─────▶ Finished(Lost)
+                   ├── withdrawn ─────────────────────▶ Finished(Cancelled)
+                   └── refused ◀───────┘ ─────────────▶ Finished(SpawnFailure, DependencyFailed)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias, assert_never
+
+from mcp_tasks.models import (
+    Cancelled,
+    Change,
+    DependencyFailed,
+    Exited,
+    Finished,
+    Lost,
+    Outcome,
+    OutputLimit,
+    Pending,
+    Running,
+    Signalled,
+    SpawnFailure,
+    Spec,
+    Task,
+    TaskKey,
+    TimedOut,
+)
+
+__all__ = [
+    "Claimed",
+    "Concluded",
+    "Event",
+    "IllegalMove",
+    "Refused",
+    "Vanished",
+    "Withdrawn",
+    "submitted",
+    "transition",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A server holds the run's lock and a place among the running, and is about to start it."""
+
+    at: int
+    boot_id: str
+    reason: str = "a place was free"
+
+
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """The exit record of the run has been read."""
+
+    finished: Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """Nobody saw the end of the run."""
+
+    at: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Cancelled before it was claimed."""
+
+    at: int
+    reason: str = "cancelled before it started"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It is certain that nothing ran: it cannot be started, or what it waited for did not complete."""
+
+    at: int
+    outcome: SpawnFailure | DependencyFailed
+
+
+Event: TypeAlias = Claimed | Concluded | Vanished | Withdrawn | Refused
+
+
+class IllegalMove(Exception):
+    """The event cannot happen to a task in this state: a defect, or somebody else was faster."""
+
+    def __init__(self, task: Task, event: Event) -> None:
+        super().__init__(f"{type(event).__name__} cannot happen to a task that is {task.state.kind}")
+
+
+def submitted(key: TaskKey, spec: Spec, at: int) -> Task:
+    """A new task, pending."""
+    return Task(key, spec, at, Pending(), (Change("pending", at, "submitted"),))
+
+
+def transition(task: Task, event: Event) -> Task:
+    """The task after the event, its history one entry longer. Raises IllegalMove."""
+    match task.state, event:
+        case Pending(), Claimed(at, boot_id, reason):
+            return _moved(task, Running(1, at, boot_id), at, reason)
+        case Pending(), Withdrawn(at, reason):
+            return _moved(task, Finished(Cancelled(None, None), 1, None, at, 0), at, reason)
+        case Pending(), Refused(at, outcome):
+            return _moved(task, Finished(outcome, 1, None, at, 0), at, _why(outcome))
+        case Running(run), Refused(at, outcome):
+            return _moved(task, Finished(outcome, run, None, at, 0), at, _why(outcome))
+        case Running(run), Concluded(finished) if finished.run == run:
+            return _moved(task, finished, finished.ended_at, _why(finished.outcome))
+        case Running(run, claimed_at), Vanished(at, reason):
+            lost = Finished(Lost(reason), run, None, at, max(0, at - claimed_at))
+            return _moved(task, lost, at, reason)
+        case _:
+            raise IllegalMove(task, event)
+
+
+def _moved(task: Task, state: Running | Finished, at: int, reason: str) -> Task:
+    moved = replace(task, state=state)
+    return replace(moved, history=(*task.history, Change(moved.state_name, at, reason)))
+
+
+def _why(outcome: Outcome) -> str:
+    """One clause of history for how a run ended."""
+    match outcome:
+        case Exited(exit_code):
+            return f"exit code {exit_code}"
+        case Signalled(signal):
+            return f"ended by {signal}"
+        case TimedOut():
+            return "the deadline passed"
+        case Cancelled():
+            return "cancelled"
+        case OutputLimit(_, _, message) | SpawnFailure(message):
+            return message
+        case DependencyFailed(task_id):
+            return f"{task_id} did not complete"
+        case Lost(reason):
+            return reason
+        case _:
+            assert_never(outcome)

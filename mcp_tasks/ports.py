@@ -1,0 +1,260 @@
+"""The contracts between the use cases and what carries them out, all on one page.
+
+Everything here is synchronous and blocking: the service calls it from worker threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from mcp_tasks.models import Finished, Session, SessionKey, Task, TaskKey
+
+__all__ = [
+    "Ended",
+    "Executor",
+    "Gone",
+    "Launch",
+    "Observation",
+    "Reservation",
+    "Started",
+    "Starting",
+    "Store",
+    "Supervised",
+]
+
+
+class Store(Protocol):
+    """Keeps the records of sessions and tasks. Safe for many threads and many processes.
+
+    A method that writes returns only when the write would survive a power cut (unless `durable`
+    is false), and changes nothing when it raises. Each may raise StoreUnavailable, which means
+    that the write did not happen.
+    """
+
+    durable: bool
+    """Whether records outlive this process."""
+
+    slots: Path
+    """Folder of the lock files that count the running, for all servers of the store."""
+
+    def create(self, task: Task) -> None:
+        """Register a new task, and its session where that is new.
+
+        Where the task has an idempotency key (`spec.key`), the call is refused with KeyConflict
+        if a task of the session holds that key; whoever calls resolves that with `find_key`.
+        """
+        ...
+
+    def load(self, key: TaskKey) -> Task:
+        """Read one task. Raises TaskNotFound."""
+        ...
+
+    def locate(self, owner: str, task_id: str) -> TaskKey:
+        """Find a task id in any of the owner's sessions. Raises TaskNotFound."""
+        ...
+
+    def replace(self, task: Task) -> Task:
+        """Compare and set: write `task` if the stored revision is still `task.revision`.
+
+        Returns the task as stored, its revision one higher. Raises RevisionConflict where another
+        writer was faster, TaskNotFound where the task has been cleared.
+        """
+        ...
+
+    def delete(self, key: TaskKey) -> int:
+        """Remove a task: record, key, run folders. Returns the bytes freed. Raises TaskNotFound."""
+        ...
+
+    def find_key(self, session: SessionKey, key: str) -> Task | None:
+        """The task that holds an idempotency key in a session."""
+        ...
+
+    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+        """The tasks of a session, newest first, lazily; from those whose id sorts below `before`.
+
+        A session that does not exist has none. A record that cannot be read is left out, set
+        aside and named in `problems`.
+        """
+        ...
+
+    def unfinished(self) -> list[TaskKey]:
+        """The tasks of all sessions that are not final, oldest first. Cheap with many final ones."""
+        ...
+
+    def pending(self) -> list[TaskKey]:
+        """The tasks of all sessions that are pending, oldest first. Next to free when there are none."""
+        ...
+
+    def count_tasks(self) -> int:
+        """How many tasks there are, without reading them."""
+        ...
+
+    def sessions(self, owner: str | None = None) -> list[Session]:
+        """All sessions, or those of one owner, by name."""
+        ...
+
+    def run_folder(self, key: TaskKey, run: int) -> Path:
+        """Where the output and the exit record of a run live. Does not create it."""
+        ...
+
+    def admission(self) -> AbstractContextManager[object]:
+        """Hold the store-wide right to decide which pending task runs next."""
+        ...
+
+    def problems(self) -> list[str]:
+        """What was found broken since the store was opened, one sentence each."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the store holds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything a supervisor needs and no record may keep.
+
+    Attributes:
+        argv: Program and arguments, as given to execve(2).
+        env: The complete environment of the command.
+        stdin: Given to the command at once, then end of file. Ignored when `interactive`.
+        lifeline: End the command when the process that launched it ends.
+    """
+
+    argv: Sequence[str]
+    cwd: str
+    env: Mapping[str, str] = field(repr=False)
+    stdin: bytes = field(default=b"", repr=False)
+    interactive: bool = False
+    timeout_ms: int | None = None
+    grace_ms: int = 5000
+    max_output_bytes: int = 0
+    on_output_limit: str = "kill"
+    min_free_bytes: int = 0
+    lifeline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """Somebody holds the run's lock, and no supervisor has said anything yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """A supervisor lives and watches the command. Moments in ms, `started_mono` on CLOCK_MONOTONIC."""
+
+    started_at: int
+    started_mono: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The exit record is on disk. `background` counts the processes that outlived the command."""
+
+    finished: Finished
+    background: int
+    output_held: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Nobody holds the run's lock and there is no exit record. `reason` says what is known."""
+
+    reason: str
+
+
+Observation: TypeAlias = Starting | Supervised | Ended | Gone
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The command has been exec'd, or could not be (then the exit record says so)."""
+
+    started_at: int
+    pid: int | None
+
+
+class Reservation(Protocol):
+    """A run that is locked and prepared, and that nothing has been started for yet."""
+
+    def go(self) -> Started:
+        """Start the command. Raises SpawnFailed when it is certain that nothing ran."""
+        ...
+
+    def abandon(self) -> None:
+        """Give the run up: nothing ran, nothing is left. Harmless after `go`."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs commands so that they outlive the server, and tells what became of them."""
+
+    def park(self, folder: Path, launch: Launch) -> None:
+        """Keep a launch, durably and for its owner's eyes only, until some server starts it."""
+        ...
+
+    def parked(self, folder: Path) -> Launch:
+        """Read a parked launch. Raises StoreUnavailable where it is missing or broken."""
+        ...
+
+    def reserve(self, folder: Path, launch: Launch, slots: Path, limit: int) -> Reservation | None:
+        """Take a place among `limit` running runs and prepare the run.
+
+        Returns None when every place is taken, or another server holds the run. The place and the
+        run's lock pass to the supervisor with `go`, and the kernel gives them back at its death.
+        """
+        ...
+
+    def observe(self, folder: Path) -> Observation:
+        """What is true of a run now."""
+        ...
+
+    def warm_up(self) -> None:
+        """Get ready, so that the first command does not wait."""
+        ...
+
+    def lingers(self, folder: Path) -> bool:
+        """Whether the run's supervisor lives and takes requests, be the command over or not."""
+        ...
+
+    def watch(self, folder: Path) -> int | None:
+        """A descriptor that becomes readable when the run ends; the caller closes it.
+
+        None when the run has no living supervisor at this moment: observe again.
+        """
+        ...
+
+    def background(self, folder: Path) -> list[str]:
+        """The processes that still live under the run's supervisor, as `pid name`."""
+        ...
+
+    def cancel(self, folder: Path, grace_ms: int, signal: int) -> bool:
+        """Ask the supervisor to end the whole process tree; false when there is no supervisor."""
+        ...
+
+    def signal(self, folder: Path, signal: int) -> bool:
+        """Send a signal to the command's process group; false when there is no supervisor."""
+        ...
+
+    def write_input(self, folder: Path, data: bytes, timeout_ms: int) -> int:
+        """Write to an interactive command's stdin; returns the bytes taken within the time.
+
+        Raises NotSupported when the run takes no input, TaskNotFinished never.
+        """
+        ...
+
+    def close_input(self, folder: Path) -> None:
+        """End the input of an interactive command after what has been written."""
+        ...
+
+    def tidy(self, folder: Path) -> None:
+        """Remove what a finished run no longer needs (pipes, lock), never output or exit record."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the launcher. Running commands are not touched, unless on a lifeline."""
+        ...

@@ -1,0 +1,137 @@
+"""From what is known of a task to the view of it: the excerpt, the warnings, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mcp_tasks.clock import Clock
+from mcp_tasks.models import Pending, Running, Task, TaskKey
+from mcp_tasks.output import Cursor, OutputView, RunOutput, view_new, view_none, view_tail
+from mcp_tasks.ports import Ended, Executor, Store
+from mcp_tasks.reconcile import Sight
+from mcp_tasks.views import Extras, Wait, task_view
+
+__all__ = ["Presenter", "Show"]
+
+Show = Literal["new", "tail", "none"]
+
+
+class Presenter:
+    """Builds views. Reads output and processes, changes nothing."""
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        clock: Clock,
+        position: Callable[[TaskKey], int | None],
+        max_running: int,
+        *,
+        is_fallback: Callable[[TaskKey], bool],
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._clock = clock
+        self._position = position
+        self._max_running = max_running
+        self._is_fallback = is_fallback
+
+    def output(self, task: Task) -> RunOutput:
+        """The captured output of the task's newest run."""
+        return RunOutput(self._store.run_folder(task.key, task.run))
+
+    def excerpt(
+        self, sight: Sight, show: Show, cursor: Cursor | None, max_bytes: int, ansi: Literal["strip", "keep"]
+    ) -> OutputView:
+        """The part of the output that a poll shows."""
+        task = sight.task
+        output = self.output(task)
+        match show:
+            case "none":
+                return view_none(output, task.run, cursor)
+            case "tail":
+                return view_tail(output, task.run, max_bytes, since=cursor, final=task.is_final, ansi=ansi)
+            case "new":
+                return view_new(output, cursor or Cursor(task.run), max_bytes, final=task.is_final, ansi=ansi)
+
+    def view(
+        self,
+        sight: Sight,
+        excerpt: OutputView,
+        *,
+        wait: Wait | None = None,
+        reused: bool = False,
+        record: bool = False,
+        history: bool = False,
+        warnings: tuple[str, ...] = (),
+        more_fields: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The view of a task, with everything that is to be said beside it."""
+        extras = Extras(
+            wait=wait,
+            queue=self._queue(sight.task),
+            warnings=(*self._warnings(sight, excerpt), *warnings),
+            reused=reused,
+            record=record,
+            history=history,
+            next=_next(sight.task, excerpt),
+            more_fields=more_fields or {},
+        )
+        return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
+
+    def summary(self, sight: Sight) -> dict[str, Any]:
+        """The view of a task in a list: its record, none of its output."""
+        excerpt = view_none(self.output(sight.task), sight.task.run)
+        extras = Extras(queue=self._queue(sight.task), warnings=self._warnings(sight, excerpt), record=True)
+        return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
+
+    def _queue(self, task: Task) -> dict[str, Any] | None:
+        if not isinstance(task.state, Pending):
+            return None
+        return {
+            "position": self._position(task.key) or 1,
+            "waiting_for": f"one of {self._max_running} places among the running",
+        }
+
+    def _warnings(self, sight: Sight, excerpt: OutputView) -> tuple[str, ...]:
+        found = []
+        task = sight.task
+        if self._is_fallback(task.key):
+            found.append(
+                "not durable: the store cannot be written, so this task and its output end with the server"
+            )
+        total, limit = excerpt.stdout_bytes + excerpt.stderr_bytes, task.spec.max_output_bytes
+        if (
+            isinstance(task.state, Running)
+            and limit
+            and total >= limit // 2
+            and not isinstance(sight.seen, Ended)
+        ):
+            ending = (
+                "its middle is dropped" if task.spec.on_output_limit == "keep_tail" else "the task is ended"
+            )
+            found.append(f"{total} of at most {limit} bytes of output captured; at the limit {ending}")
+        if task.is_final and (alive := self.left_alive(task)):
+            found.append(
+                f"{len(alive)} process{'es' if len(alive) > 1 else ''} of it still run{'' if len(alive) > 1 else 's'}"
+                f" in the background ({', '.join(alive[:5])}); cancel_task ends them"
+            )
+        return tuple(found)
+
+    def left_alive(self, task: Task) -> list[str]:
+        """The processes that a finished task left in the background, as `pid name`."""
+        folder = self._store.run_folder(task.key, task.run)
+        return self._executor.background(folder) if self._executor.lingers(folder) else []
+
+
+def _next(task: Task, excerpt: OutputView) -> str:
+    """What an agent would sensibly call next, with the arguments filled in."""
+    task_id = task.key.task_id
+    if not task.is_final:
+        return f'poll_task(task_id="{task_id}", cursor="{excerpt.cursor.encode()}", wait_ms=25000)'
+    if excerpt.more:
+        return f'get_result(task_id="{task_id}", cursor="{excerpt.cursor.encode()}")'
+    if excerpt.truncated:
+        return f'get_result(task_id="{task_id}", offset=0)'
+    return ""

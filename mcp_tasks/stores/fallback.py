@@ -1,0 +1,117 @@
+"""Where a task goes when the store cannot be written: into memory, said so, until the server ends."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.models import Session, SessionKey, Task, TaskKey
+from mcp_tasks.ports import Store
+
+__all__ = ["FallbackStore"]
+
+
+class FallbackStore:
+    """A store with another one behind it, for new tasks that it cannot take.
+
+    Which store a task lives in is decided once, before anything is written (`divert`), and never
+    changes. See `ports.Store` for the methods.
+    """
+
+    def __init__(self, primary: Store, make_refuge: Callable[[], Store]) -> None:
+        self._primary = primary
+        self._make_refuge = make_refuge
+        self._refuge: Store | None = None
+        self._diverted: set[TaskKey] = set()
+        self._lock = threading.Lock()
+        self.durable = primary.durable
+        self.slots: Path = primary.slots
+
+    def divert(self, key: TaskKey) -> Path:
+        """Let a task that is not registered yet live in the refuge; returns the refuge's slots.
+
+        Raises StoreUnavailable where there is no room for a refuge either.
+        """
+        with self._lock:
+            if self._refuge is None:
+                try:
+                    self._refuge = self._make_refuge()
+                except OSError as error:
+                    raise StoreUnavailable(
+                        f"there is no room in the temporary folder ({error.strerror})"
+                    ) from error
+            self._diverted.add(key)
+            return self._refuge.slots
+
+    def is_diverted(self, key: TaskKey) -> bool:
+        """Whether a task lives in the refuge, and ends with this process."""
+        return key in self._diverted
+
+    def diverted(self) -> list[TaskKey]:
+        """The tasks in the refuge that are not final."""
+        return self._refuge.unfinished() if self._refuge is not None else []
+
+    def _of(self, key: TaskKey) -> Store:
+        return self._refuge if self._refuge is not None and key in self._diverted else self._primary
+
+    def create(self, task: Task) -> None:
+        self._of(task.key).create(task)
+
+    def load(self, key: TaskKey) -> Task:
+        return self._of(key).load(key)
+
+    def locate(self, owner: str, task_id: str) -> TaskKey:
+        for key in self._diverted:
+            if (key.owner, key.task_id) == (owner, task_id):
+                return key
+        return self._primary.locate(owner, task_id)
+
+    def replace(self, task: Task) -> Task:
+        return self._of(task.key).replace(task)
+
+    def delete(self, key: TaskKey) -> int:
+        freed = self._of(key).delete(key)
+        self._diverted.discard(key)
+        return freed
+
+    def find_key(self, session: SessionKey, key: str) -> Task | None:
+        held = self._refuge.find_key(session, key) if self._refuge is not None else None
+        return held or self._primary.find_key(session, key)
+
+    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+        if self._refuge is None:
+            return self._primary.tasks(session, before=before)
+        both = (self._refuge.tasks(session, before=before), self._primary.tasks(session, before=before))
+        return heapq.merge(*both, key=lambda task: task.key.task_id, reverse=True)
+
+    def unfinished(self) -> list[TaskKey]:
+        return sorted([*self.diverted(), *self._primary.unfinished()], key=lambda key: key.task_id)
+
+    def pending(self) -> list[TaskKey]:
+        return self._primary.pending()
+
+    def count_tasks(self) -> int:
+        return self._primary.count_tasks() + len(self._diverted)
+
+    def sessions(self, owner: str | None = None) -> list[Session]:
+        known = {s.key: s for s in (self._refuge.sessions(owner) if self._refuge is not None else [])}
+        known |= {session.key: session for session in self._primary.sessions(owner)}
+        return [known[key] for key in sorted(known)]
+
+    def run_folder(self, key: TaskKey, run: int) -> Path:
+        return self._of(key).run_folder(key, run)
+
+    def admission(self) -> AbstractContextManager[object]:
+        return self._primary.admission()
+
+    def problems(self) -> list[str]:
+        return self._primary.problems()
+
+    def close(self) -> None:
+        self._primary.close()
+        if self._refuge is not None:
+            self._refuge.close()
