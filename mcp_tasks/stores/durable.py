@@ -175,7 +175,13 @@ def make_private_folder(path: AnyPath, report: Report | None = None) -> bool:
             created = True
         except FileExistsError:
             created = False
-        found = os.lstat(target)
+        try:
+            found = os.lstat(target)
+        except OSError:
+            if created:
+                with suppress(OSError):
+                    os.rmdir(target)
+            raise
         what = f"the folder {os.path.basename(target)!r}"
         if not stat.S_ISDIR(found.st_mode):
             raise UnsafeFile(f"{what} is a link or no folder", "remove it, or name the real folder")

@@ -111,9 +111,9 @@ class JsonFileStore:
         key = task.key
         new = dataclasses.replace(task, revision=task.revision + 1)
         data = encode_task(new)
-        self._task_folder(key)
+        path = self._record_path(key)
         with self._sessions.lock(key.session_key):
-            stored, previous = self._read(key, locked=True)
+            stored, previous = self._read(key, path, locked=True)
             if stored.revision != task.revision:
                 raise RevisionConflict(
                     f"task {key.task_id} was changed meanwhile: "
@@ -122,7 +122,6 @@ class JsonFileStore:
                 )
             if new.state_name != stored.state_name:
                 self._mark(new)
-            path = self._record_path(key)
             durable.write_durably(path, data, previous=previous or encode_task(stored))
             self._cache.drop(key)
             if new.state_name != stored.state_name:
@@ -133,7 +132,7 @@ class JsonFileStore:
         """See `Store.delete`. What is left of the files after a failure goes at the next opening."""
         folder = self._task_folder(key)
         with self._sessions.lock(key.session_key):
-            stored, _ = self._read(key, locked=True)
+            stored, _ = self._read(key, f"{folder}/task.json", locked=True)
             try:
                 trash = self._state.throw_away(folder, key.task_id)
             except OSError as error:
@@ -284,6 +283,9 @@ class JsonFileStore:
             return None
         except NewerSchema:
             return None  # reported by load
+        except StoreUnavailable as error:
+            self._bear(key.task_id, error)
+            return None
         if len(self._seen) >= _MOST_SEEN:
             self._seen.clear()
         self._seen[key] = (mark, state)
@@ -318,9 +320,9 @@ class JsonFileStore:
     def _record_path(self, key: TaskKey) -> str:
         return f"{self._task_folder(key)}/task.json"
 
-    def _read(self, key: TaskKey, *, locked: bool = False) -> tuple[Task, bytes]:
+    def _read(self, key: TaskKey, path: str | None = None, *, locked: bool = False) -> tuple[Task, bytes]:
         """A task and the bytes it was read from; no bytes where it came from the cache."""
-        path = self._record_path(key)
+        path = path or self._record_path(key)
         try:
             cached = self._cache.get(key, os.lstat(path))
             if cached is not None:
@@ -368,10 +370,14 @@ class JsonFileStore:
             except NewerSchema:
                 continue  # reported by load, and left as it is
             except StoreUnavailable as error:
-                cause = error.__cause__
-                if not isinstance(cause, OSError) or cause.errno != errno.EIO:
-                    raise
-                self._state.report(f"task {task_id}: {error.message}")
+                self._bear(task_id, error)
+
+    def _bear(self, task_id: str, error: StoreUnavailable) -> None:
+        """Report a bad spot of the disk, which is this one record's; raise what is every record's."""
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno != errno.EIO:
+            raise error
+        self._state.report(f"task {task_id}: {error.message}")
 
     def _holder(self, session: SessionKey, key: str, *, locked: bool) -> Task | None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from weakref import WeakValueDictionary
@@ -31,6 +32,7 @@ class SessionFolders:
         self._ready: set[SessionKey] = set()
         self._owners: dict[str, str] = {}
         self._locks: WeakValueDictionary[SessionKey, ProcessLock] = WeakValueDictionary()
+        self._recent: deque[ProcessLock] = deque(maxlen=64)
 
     def path(self, key: SessionKey) -> str:
         """Where a session lies, whether it exists or not. Raises ValueError for a name that cannot be."""
@@ -93,6 +95,7 @@ class SessionFolders:
             lock = self._locks.get(key)
             if lock is None:
                 lock = self._locks[key] = ProcessLock(f"{self.path(key)}/lock", _LOCK_SECONDS)
+            self._recent.append(lock)  # making one is dearer than taking it
         return lock.held()
 
     def all(self, owner: str | None = None) -> list[Session]:
