@@ -1,0 +1,285 @@
+"""Searching a run's output: waiting for a line to come, and pages of the lines that are there.
+
+Lines are numbered from 1, counting the newlines that are still stored. A line longer than a block is searched
+in parts that count as lines of their own with the same number; a match may reach 4 KiB into the next part.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+from mcp_tasks.capture import STREAMS, Cursor, RunOutput, Stream, base36, parse_base36
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.patterns import Pattern, compile_pattern
+from mcp_tasks.scans import (
+    DONE,
+    REACH,
+    Batch,
+    Hit,
+    Place,
+    neighbours,
+    newlines_before,
+    scan_newest,
+    scan_oldest,
+)
+
+__all__ = [
+    "Hit",
+    "Match",
+    "Order",
+    "Pattern",
+    "PatternWatch",
+    "Position",
+    "SearchPage",
+    "compile_pattern",
+    "search_run",
+]
+
+Order: TypeAlias = Literal["newest", "oldest"]
+
+_WINDOW: Final = 1 << 20  # bytes of a line that a watch looks at
+_ADVANCE: Final = 8 << 20  # bytes that one step of a watch may read
+JSON_BUDGET: Final = 50_000
+"""Characters of JSON that the texts of a page may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The line that a watch was waiting for.
+
+    Attributes:
+        line: Number of the line in its stream, from 1.
+        offset: Position of the first byte of the line, or of the watch's start where that is within it.
+        text: The line as far as it is there, or the 500 bytes of it around the match.
+    """
+
+    stream: Stream
+    line: int
+    offset: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a search goes on: up to there it is done, in both streams.
+
+    Attributes:
+        stdout: Bytes before which (newest first) or from which on (oldest first) lines are to be searched;
+            None where the stream is done.
+        stdout_lines: Newlines before that place, None where nobody has counted.
+    """
+
+    order: Order
+    stdout: int | None
+    stderr: int | None
+    stdout_lines: int | None = None
+    stderr_lines: int | None = None
+
+    def encode(self) -> str:
+        """Write the position as clients see it, without a space or anything to escape."""
+        numbers = (self.stdout, self.stderr, self.stdout_lines, self.stderr_lines)
+        return "-".join([self.order[0], *("" if number is None else base36(number) for number in numbers)])
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read what `encode` wrote. Raises InvalidArgument for anything else."""
+        order, *fields = text.split("-") if len(text) < 64 else [""]
+        numbers = [parse_base36(field) for field in fields]
+        broken = any(field and number is None for field, number in zip(fields, numbers, strict=True))
+        if order in {"n", "o"} and len(numbers) == len(STREAMS) * 2 and not broken:
+            return cls("newest" if order == "n" else "oldest", *numbers)
+        raise InvalidArgument(
+            "cursor is not one that search_output gave",
+            "give next_cursor of an earlier answer exactly as it was, or leave cursor out",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPage:
+    """Part of what a search finds. `next` is None when there is nothing left to search."""
+
+    matches: list[Hit]
+    next: Position | None
+    scanned_bytes: int
+
+    @property
+    def more(self) -> bool:
+        """Whether there is output left to search."""
+        return self.next is not None
+
+
+@dataclass(slots=True)
+class _Frontier:
+    """How far a watch has come in a stream."""
+
+    line: int  # where the line begins that is still growing
+    seen: int
+    before: bytes = b""
+
+
+class PatternWatch:
+    """Looks for the first line that matches, in what comes after a cursor, step by step.
+
+    A line matches as soon as what is there of it does (a prompt has no newline), so `$` is the end of what
+    has been written. Memory is bounded: of an endless line 1 MiB is looked at, again when it grows.
+    """
+
+    def __init__(self, output: RunOutput, pattern: Pattern, start: Cursor) -> None:
+        self._output = output
+        self._pattern = pattern
+        self._frontiers = {stream: _Frontier(start.of(stream), start.of(stream)) for stream in STREAMS}
+        self.behind = False
+        """Whether the last step ended before all that is there was searched: take another."""
+
+    def advance(self) -> Match | None:
+        """Search what is new, at most 8 MiB of it, and return the first line that matches."""
+        budget = _ADVANCE
+        self.behind = False
+        for index, stream in enumerate(STREAMS):
+            found, used = self._advance(stream, budget // (len(STREAMS) - index))
+            if found:
+                return found
+            budget -= used
+        return None
+
+    def _advance(self, stream: Stream, budget: int) -> tuple[Match | None, int]:
+        frontier = self._frontiers[stream]
+        used = 0
+        while True:
+            begin, data = self._output.read(stream, frontier.line, _WINDOW)
+            end = begin + len(data)
+            if data and end > frontier.seen:
+                if begin > frontier.line:
+                    frontier.before = b""
+                found = next(self._pattern.lines(data, before=frontier.before), None)
+                if found:
+                    offset = begin + found.start
+                    self._frontiers[stream] = _Frontier(begin + found.end, begin + found.end)
+                    self.behind = True
+                    line = (newlines_before(self._output, stream, offset) or 0) + 1
+                    return Match(stream, line, offset, found.text), used
+                used += len(data)
+                self._settle(frontier, begin, data)
+            if len(data) < _WINDOW:
+                following, more = self._output.read(stream, end, 1)
+                if not more:
+                    return None, used
+                if following > end:  # a hole ends the line
+                    frontier.line, frontier.before = following, b""
+                    frontier.seen = max(frontier.seen, following)
+            if used >= budget:
+                self.behind = True
+                return None, used
+
+    @staticmethod
+    def _settle(frontier: _Frontier, begin: int, data: bytes) -> None:
+        """Leave behind the lines that are complete, and of an endless one all but its end."""
+        frontier.seen = begin + len(data)
+        newline = data.rfind(b"\n")
+        if newline >= 0:
+            frontier.line, frontier.before = begin + newline + 1, b""
+        elif len(data) >= _WINDOW:
+            frontier.line, frontier.before = frontier.seen - REACH, data[-REACH - 1 : -REACH]
+        else:
+            frontier.line = begin
+
+
+def search_run(
+    output: RunOutput,
+    pattern: Pattern,
+    *,
+    stream: Stream | None = None,
+    order: Order = "newest",
+    context: int = 0,
+    limit: int = 50,
+    start: Position | None = None,
+    deadline: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> SearchPage:
+    """Find the lines that match, a page at a time.
+
+    A page has the hits of stdout, then those of stderr, each in the order asked for; each stream is sure of
+    half of the page and of the time. Pages that follow each other give every line once. What is written after
+    the first page of a search from the newest on is not part of it.
+
+    Args:
+        output: The run.
+        pattern: What to look for.
+        stream: The one to search; None for both.
+        order: From the end on or from the beginning on.
+        context: Lines to give before and after each hit.
+        limit: Hits on a page, at least 1.
+        start: `next` of the page before. It brings its own order and streams.
+        deadline: When to stop, on `clock`, in seconds. A block is searched in any case.
+        clock: Seconds that only grow.
+    """
+    if start is None:
+        places = {one: _first_place(output, one, order) if stream in {one, None} else DONE for one in STREAMS}
+    else:
+        order = start.order
+        places = {
+            "stdout": Place(start.stdout, start.stdout_lines),
+            "stderr": Place(start.stderr, start.stderr_lines),
+        }
+    scan = scan_newest if order == "newest" else scan_oldest
+    open_streams = [one for one in STREAMS if places[one].at is not None]
+    batches: dict[Stream, Batch] = {one: Batch([], DONE, 0) for one in STREAMS}
+    for left, one in zip(range(len(open_streams), 0, -1), open_streams, strict=True):
+        now = clock()
+        batches[one] = scan(
+            output,
+            pattern,
+            one,
+            places[one],
+            limit=limit,
+            deadline=now + (deadline - now) / left,
+            clock=clock,
+        )
+    taken = _take(output, batches, limit, context)
+    matches: list[Hit] = []
+    for one in STREAMS:
+        hits = batches[one].hits
+        matches += taken[one]
+        if len(taken[one]) < len(hits):
+            places[one] = hits[len(taken[one]) - 1][2] if taken[one] else places[one]
+        else:
+            places[one] = batches[one].next
+    out, err = places["stdout"], places["stderr"]
+    going_on = out.at is not None or err.at is not None
+    return SearchPage(
+        matches,
+        Position(order, out.at, err.at, out.lines, err.lines) if going_on else None,
+        sum(batch.scanned for batch in batches.values()),
+    )
+
+
+def _first_place(output: RunOutput, stream: Stream, order: Order) -> Place:
+    return Place(output.size(stream)) if order == "newest" else Place(0, 0)
+
+
+def _take(
+    output: RunOutput, batches: dict[Stream, Batch], limit: int, context: int
+) -> dict[Stream, list[Hit]]:
+    """Choose what goes on the page: each stream is sure of half of the hits and of the JSON budget."""
+    found = {stream: len(batches[stream].hits) for stream in STREAMS}
+    sure = limit // 2
+    counts = {
+        "stdout": min(found["stdout"], max(sure, limit - found["stderr"])),
+        "stderr": min(found["stderr"], max(limit - sure, limit - found["stdout"])),
+    }
+    budget = JSON_BUDGET // max(1, sum(1 for count in counts.values() if count))
+    taken: dict[Stream, list[Hit]] = {}
+    for stream in STREAMS:
+        taken[stream] = []
+        length = 0
+        for hit, end, _ in batches[stream].hits[: counts[stream]]:
+            before, after = neighbours(output, stream, hit.offset, end, context)
+            length += sum(len(json.dumps(text)) for text in (hit.text, *before, *after))
+            if length > budget and taken[stream]:
+                break
+            taken[stream].append(replace(hit, before=before, after=after))
+    return taken
