@@ -1,4 +1,4 @@
-"""The few ways in which bytes reach the disk, and leave it.
+"""The few ways in which bytes reach the disk, and come back.
 
 A write is over when it would survive a power cut: a temporary file in the same folder, fsync,
 rename, fsync of the folder. No link is ever followed. What the kernel refuses becomes
@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from mcp_tasks.codec import MAX_RECORD_BYTES
 from mcp_tasks.errors import StoreUnavailable
@@ -37,7 +37,6 @@ __all__ = [
     "read_with_stat",
     "real_folder",
     "remove_stale_temporaries",
-    "remove_tree",
     "unavailable",
     "write_durably",
 ]
@@ -265,21 +264,6 @@ def read_with_stat(
         raise unavailable("reading a record", error) from error
 
 
-def remove_tree(path: AnyPath) -> int:
-    """Remove a file, a link or a whole folder; links inside are removed and never followed.
-
-    Returns:
-        The sizes of the regular files that are gone, in bytes. Nothing there is 0.
-
-    Raises:
-        StoreUnavailable: Something is left.
-    """
-    try:
-        return _remove(os.fspath(path))
-    except OSError as error:
-        raise unavailable("removing files", error) from error
-
-
 def remove_stale_temporaries(folder: AnyPath, now: float | None = None) -> None:
     """Remove what writers that were killed left in a folder. Whatever cannot be removed stays.
 
@@ -411,53 +395,3 @@ def _narrow(path: str, flags: int, mode: int) -> None:
         os.fchmod(fd, mode)
     finally:
         os.close(fd)
-
-
-def _remove(path: str) -> int:
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return 0
-    if not stat.S_ISDIR(found.st_mode):
-        return _unlink(path, None, found)
-    freed = 0
-    if os.scandir in os.supports_fd and os.open in os.supports_dir_fd:
-        try:
-            fd = os.open(path, _FOLDER)
-        except FileNotFoundError:
-            return 0  # another process is removing the same
-        try:
-            freed = _empty(fd)
-        finally:
-            os.close(fd)
-    else:  # pragma: no cover (Windows)
-        with os.scandir(path) as entries:
-            for entry in list(entries):
-                freed += _remove(entry.path)
-    with suppress(FileNotFoundError):
-        os.rmdir(path)
-    return freed
-
-
-def _empty(folder: int) -> int:
-    freed = 0
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries]
-    for name in names:
-        with suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if not stat.S_ISDIR(found.st_mode):
-                freed += _unlink(name, folder, found)
-                continue
-            inner = os.open(name, _FOLDER, dir_fd=folder)
-            try:
-                freed += _empty(inner)
-            finally:
-                os.close(inner)
-            os.rmdir(name, dir_fd=folder)
-    return freed
-
-
-def _unlink(name: str, folder: int | None, found: Any) -> int:
-    os.unlink(name, dir_fd=folder)
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0

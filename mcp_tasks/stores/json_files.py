@@ -26,8 +26,9 @@ from mcp_tasks.errors import (
 from mcp_tasks.models import TASK_ID, Session, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.locks import ProcessLock
-from mcp_tasks.stores.markers import Markers
-from mcp_tasks.stores.record_cache import RecordCache, Signature, signature
+from mcp_tasks.stores.markers import StateMarks
+from mcp_tasks.stores.record_cache import RecordCache
+from mcp_tasks.stores.removal import remove_tree
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
 
@@ -35,8 +36,6 @@ __all__ = ["JsonFileStore"]
 
 _ADMISSION_SECONDS = 30.0
 _SLOW_WRITE_SECONDS = 30.0
-_MOST_SEEN = 100_000
-_UNFINISHED: frozenset[StateName] = frozenset({"pending", "running"})
 
 
 class JsonFileStore:
@@ -56,15 +55,12 @@ class JsonFileStore:
                 or it cannot be written. What is there is left untouched.
         """
         self._now = now
-        marked = all(os.path.isdir(os.path.join(root, name)) for name in ("active", "pending"))
-        self._state = StateFolder(root, "json", ("sessions", "active", "pending", "slots"), now)
+        marked = all(os.path.isdir(os.path.join(root, name)) for name in StateMarks.FOLDERS)
+        self._state = StateFolder(root, "json", ("sessions", "slots", *StateMarks.FOLDERS), now)
         self._sessions = SessionFolders(self._state)
-        self._active = Markers(self._state.path("active"), self._sessions.owner_of)
-        self._pending = Markers(self._state.path("pending"), self._sessions.owner_of)
+        self._marks = StateMarks(self._state, self._sessions, self._state_name, now)
         self.slots = Path(self._state.path("slots"))
         self._cache = RecordCache()
-        self._seen: dict[TaskKey, tuple[Signature, StateName]] = {}
-        self._orphans: dict[TaskKey, float] = {}
         self._admission = ProcessLock(self._state.path("admission.lock"), _ADMISSION_SECONDS)
         if not marked or self._state.rebooted():
             self.rebuild_markers()
@@ -121,11 +117,11 @@ class JsonFileStore:
                     "read it again",
                 )
             if new.state_name != stored.state_name:
-                self._mark(new)
+                self._marks.mark(new)
             durable.write_durably(path, data, previous=previous or encode_task(stored))
             self._cache.drop(key)
             if new.state_name != stored.state_name:
-                self._unmark(new)
+                self._marks.unmark(new)
         return new
 
     def delete(self, key: TaskKey) -> int:
@@ -144,12 +140,11 @@ class JsonFileStore:
                     os.rename(trash, folder)
                 raise
             self._cache.drop(key)
-            for markers in (self._active, self._pending):
-                markers.remove(key)
+            self._marks.forget(key)
             if stored.spec.key is not None:
                 self._free_key(key, stored.spec.key)
         try:
-            return durable.remove_tree(trash)
+            return remove_tree(trash)
         except StoreUnavailable as error:
             self._state.report(f"files of the cleared task {key.task_id} are left in trash/: {error.message}")
             return 0
@@ -164,15 +159,15 @@ class JsonFileStore:
         if before is not None:
             ids = [task_id for task_id in ids if task_id < before]
         ids.sort(reverse=True)
-        return self._loaded(session, ids)
+        return self._loaded(session, ids, locked=False)
 
     def unfinished(self) -> list[TaskKey]:
         """See `Store.unfinished`. Looks at the marks only, and reads a record when it has changed."""
-        return self._marked(self._active, _UNFINISHED)
+        return self._marks.unfinished()
 
     def pending(self) -> list[TaskKey]:
         """See `Store.pending`. Works as `unfinished` does, on marks of its own."""
-        return self._marked(self._pending, frozenset({"pending"}))
+        return self._marks.pending()
 
     def count_tasks(self) -> int:
         """See `Store.count_tasks`. Counts the folders of tasks."""
@@ -210,7 +205,7 @@ class JsonFileStore:
         """
         for session in self._sessions.names():
             for task in self.tasks(session):
-                self._mark(task)
+                self._marks.mark(task)
 
     def _write_new(self, task: Task, data: bytes, session_folder: str) -> None:
         tasks = f"{session_folder}/tasks"
@@ -221,89 +216,29 @@ class JsonFileStore:
         if not created and os.path.lexists(path):
             raise RevisionConflict(f"there is a task {task.key.task_id} already", "make a new id")
         try:
-            self._mark(task)
+            self._marks.mark(task)
             durable.write_durably(path, data)
             durable.fsync_folder(tasks)
         except BaseException:
             with suppress(OSError):
                 os.unlink(path)
-            for markers in (self._active, self._pending):
-                markers.remove(task.key)
+            self._marks.forget(task.key)
             if created:
                 with suppress(OSError):
                     os.rmdir(folder)
             raise
         if time.monotonic() - began > _SLOW_WRITE_SECONDS:
-            self._mark(task)  # somebody may have taken the mark for a stale one
+            self._marks.mark(task)  # somebody may have taken the mark for a stale one
 
-    def _mark(self, task: Task) -> None:
-        """Make the marks that a state needs; before it is written, so that none is ever missing."""
-        if not task.is_final:
-            self._active.add(task.key)
-        if task.state_name == "pending":
-            self._pending.add(task.key)
-
-    def _unmark(self, task: Task) -> None:
-        """Take the marks away that a state does not need; after it has been written."""
-        if task.is_final:
-            self._active.remove(task.key)
-        if task.state_name != "pending":
-            self._pending.remove(task.key)
-
-    def _marked(self, markers: Markers, states: frozenset[StateName]) -> list[TaskKey]:
-        """The marked tasks that are in one of the states; marks that are stale are removed."""
-        found: list[TaskKey] = []
-        for key in markers.all():
-            state = self._state_of(key)
-            if state is None:
-                if self._is_orphan(key):
-                    markers.remove(key)
-            elif state in states:
-                found.append(key)
-            else:
-                # A process was killed after it had written this state. The lock keeps one that is
-                # about to write another, and has made its mark, from losing it.
-                self._remove_stale(markers, key, states)
-        return found
-
-    def _state_of(self, key: TaskKey) -> StateName | None:
+    def _state_name(self, key: TaskKey, *, locked: bool) -> StateName | None:
+        """The state of a task for the marks; None where its record tells nothing now."""
         try:
-            mark = signature(
-                os.lstat(f"{self._sessions.path(key.session_key)}/tasks/{key.task_id}/task.json")
-            )
-        except OSError:
-            self._seen.pop(key, None)
-            return None
-        seen = self._seen.get(key)
-        if seen is not None and seen[0] == mark:
-            return seen[1]
-        try:
-            state = self.load(key).state_name
-        except TaskNotFound:
-            return None
+            return self._read(key, locked=locked)[0].state_name
         except NewerSchema:
-            return None  # reported by load
+            return None  # reported already, and left as it is
         except StoreUnavailable as error:
             self._bear(key.task_id, error)
             return None
-        if len(self._seen) >= _MOST_SEEN:
-            self._seen.clear()
-        self._seen[key] = (mark, state)
-        return state
-
-    def _is_orphan(self, key: TaskKey) -> bool:
-        """Whether a mark has had no record for so long that nobody can be writing one."""
-        now = self._now()
-        since = self._orphans.setdefault(key, now)
-        if now - since <= durable.STALE_SECONDS:
-            return False
-        del self._orphans[key]
-        return True
-
-    def _remove_stale(self, markers: Markers, key: TaskKey, states: frozenset[StateName]) -> None:
-        with suppress(TaskNotFound), self._sessions.lock(key.session_key):
-            if self._read(key, locked=True)[0].state_name not in states:
-                markers.remove(key)
 
     def _task_folder(self, key: TaskKey) -> str:
         """The folder of a task where no step on the way is a link. Raises TaskNotFound."""
@@ -361,10 +296,10 @@ class JsonFileStore:
             except FileNotFoundError:
                 pass
 
-    def _loaded(self, session: SessionKey, ids: list[str]) -> Iterator[Task]:
+    def _loaded(self, session: SessionKey, ids: list[str], *, locked: bool) -> Iterator[Task]:
         for task_id in ids:
             try:
-                yield self.load(TaskKey(session.owner, session.session, task_id))
+                yield self._read(TaskKey(session.owner, session.session, task_id), locked=locked)[0]
             except TaskNotFound:
                 continue
             except NewerSchema:
@@ -394,8 +329,9 @@ class JsonFileStore:
 
     def _recover_entry(self, session: SessionKey, key: str, why: str, *, locked: bool) -> Task | None:
         """The records know their keys, so a broken entry costs one look through the session."""
-        holder = next((task for task in self.tasks(session) if task.spec.key == key), None)
         with nullcontext() if locked else self._sessions.lock(session):
+            tasks = self._loaded(session, self._sessions.task_ids(session), locked=True)
+            holder = next((task for task in tasks if task.spec.key == key), None)
             self._sessions.set_entry_aside(session, key, why)
             if holder is not None:
                 self._sessions.write_entry(session, key, holder.key.task_id)

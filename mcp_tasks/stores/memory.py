@@ -12,6 +12,7 @@ from mcp_tasks.errors import InvalidArgument, KeyConflict, RevisionConflict, Sto
 from mcp_tasks.models import SESSION_NAME, TASK_ID, Session, SessionKey, Task, TaskKey
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.folder_names import owner_folder, session_folder
+from mcp_tasks.stores.removal import remove_tree
 
 __all__ = ["MemoryStore"]
 
@@ -110,7 +111,7 @@ class MemoryStore:
                 if self._keys.get(entry) == key.task_id:
                     del self._keys[entry]
         try:
-            return durable.remove_tree(self._task_folder(key))
+            return remove_tree(self._task_folder(key))
         except StoreUnavailable as error:
             with self._lock:
                 self._problems.append(f"files of the cleared task {key.task_id} are left: {error.message}")

@@ -15,6 +15,7 @@ from mcp_tasks.models import SESSION_NAME, TASK_ID, Session, SessionKey
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.folder_names import owner_folder, owner_of_folder, session_folder, session_of_folder
 from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.removal import remove_tree
 from mcp_tasks.stores.state_folder import StateFolder
 
 __all__ = ["SessionFolders"]
@@ -173,7 +174,7 @@ class SessionFolders:
 
     def remove_entry(self, key: SessionKey, idempotency_key: str) -> None:
         """Forget an entry. One that stays names a task that is gone, and is free."""
-        durable.remove_tree(f"{self.path(key)}/keys/{_entry_name(idempotency_key)}")
+        remove_tree(f"{self.path(key)}/keys/{_entry_name(idempotency_key)}")
 
     def set_entry_aside(self, key: SessionKey, idempotency_key: str, why: str) -> None:
         """Quarantine a broken entry. The caller holds the session's lock."""

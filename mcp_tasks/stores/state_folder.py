@@ -18,6 +18,7 @@ from mcp_tasks.codec import SCHEMA, NewerSchema
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.mounts import refuse_network_file_system
+from mcp_tasks.stores.removal import remove_tree
 
 __all__ = ["StateFolder", "boot_id"]
 
@@ -200,7 +201,7 @@ class StateFolder:
             for name in os.listdir(self.path("trash")):
                 # Another process may be removing the same at this moment: then one of us is done.
                 with suppress(StoreUnavailable):
-                    durable.remove_tree(self.path("trash", name))
+                    remove_tree(self.path("trash", name))
 
 
 def _identity(data: bytes) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The contract of the stores, on every adapter, and what each promises beyond it."""

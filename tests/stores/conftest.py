@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcp_tasks.ports import Store
+from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.memory import MemoryStore
+
+
+@pytest.fixture(params=["memory", "json"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Each adapter in turn, empty."""
+    place = tmp_path / "state"
+    opened: Store
+    if request.param == "memory":
+        place.mkdir(mode=0o700)
+        opened = MemoryStore(place)
+    else:
+        opened = JsonFileStore(place)
+    yield opened
+    opened.close()
