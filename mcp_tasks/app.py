@@ -21,11 +21,12 @@ from mcp_tasks.launches import Defaults
 from mcp_tasks.ports import Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler
-from mcp_tasks.service import Service
+from mcp_tasks.service import Desk, Service
 from mcp_tasks.settings import Settings
 from mcp_tasks.steward import call_steward
 from mcp_tasks.stores.fallback import FallbackStore
 from mcp_tasks.stores.memory import MemoryStore
+from mcp_tasks.waiting import Waiting
 
 __all__ = ["open_service", "open_store"]
 
@@ -80,15 +81,24 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
     try:
         async with anyio.create_task_group() as group:
             keeping = Keeping(both, executor, reconciler, admission, group)
-            threads = anyio.CapacityLimiter(_THREADS)
-            service = Service(
-                both, executor, clock, admission, keeping, presenter, defaults, threads, both.divert
+            desk = Desk(
+                store=both,
+                executor=executor,
+                clock=clock,
+                admission=admission,
+                keeping=keeping,
+                presenter=presenter,
+                reconciler=reconciler,
+                waiting=Waiting(both, executor, reconciler),
+                defaults=defaults,
+                divert=both.divert,
+                threads=anyio.CapacityLimiter(_THREADS),
             )
             keeping.start()
             if warm:
                 group.start_soon(anyio.to_thread.run_sync, executor.warm_up)
             try:
-                yield service
+                yield Service(desk)
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSING_S):
                     await keeping.finish(both.diverted() if store.durable else both.unfinished())

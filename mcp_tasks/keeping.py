@@ -70,7 +70,7 @@ class Keeping:
         for key in cancel:
             await anyio.to_thread.run_sync(self._cancel, key)
         for key in cancel:
-            while await self._settle(key) is False:
+            while await self._settle(key) is False:  # noqa: ASYNC110 - what ends is in another process
                 await anyio.sleep(_STARTING_S)
         for key in self._kept.difference(cancel):
             await self._settle(key)

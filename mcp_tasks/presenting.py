@@ -113,16 +113,18 @@ class Presenter:
             )
             found.append(f"{total} of at most {limit} bytes of output captured; at the limit {ending}")
         if task.is_final and (alive := self.left_alive(task)):
-            found.append(
-                f"{len(alive)} process{'es' if len(alive) > 1 else ''} of it still run{'' if len(alive) > 1 else 's'}"
-                f" in the background ({', '.join(alive[:5])}); cancel_task ends them"
-            )
+            named = ", ".join(alive[:5])
+            found.append(f"{_counted(alive)} in the background ({named}); cancel_task ends them")
         return tuple(found)
 
     def left_alive(self, task: Task) -> list[str]:
         """The processes that a finished task left in the background, as `pid name`."""
         folder = self._store.run_folder(task.key, task.run)
         return self._executor.background(folder) if self._executor.lingers(folder) else []
+
+
+def _counted(alive: list[str]) -> str:
+    return "1 process of it still runs" if len(alive) == 1 else f"{len(alive)} processes of it still run"
 
 
 def _next(task: Task, excerpt: OutputView) -> str:

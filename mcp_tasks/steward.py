@@ -72,7 +72,7 @@ async def _serve(settings: Settings) -> None:
             if not _take(lock):
                 return
             async with open_service(settings) as service:
-                while service.has_pending():
+                while service.has_pending():  # noqa: ASYNC110 - what changes is in other processes
                     await anyio.sleep(_LOOK_S)
         finally:
             os.close(lock)

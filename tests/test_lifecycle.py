@@ -1,4 +1,4 @@
-"""The whole state × event table of the one function that changes a task."""
+"""The whole state by event table of the one function that changes a task."""
 
 from __future__ import annotations
 

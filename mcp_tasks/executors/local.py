@@ -46,7 +46,10 @@ from mcp_tasks.ports import Ended, Gone, Launch, Observation, Started, Starting,
 
 __all__ = ["LocalExecutor"]
 
-_START = "import sys; sys.path.append(sys.argv[1]); from mcp_tasks.executors.launcher import main; main(int(sys.argv[2]))"
+_START = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from mcp_tasks.executors.launcher import main; main(int(sys.argv[2]))"
+)
 # What the launcher's interpreter may need to start at all; a command's environment comes with its launch.
 _INTERPRETER_ENV = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL")
 _ANSWER_S = 20.0

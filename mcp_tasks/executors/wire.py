@@ -63,15 +63,11 @@ def _exactly(channel: socket.socket, count: int) -> bytes:
 
 def string(value: str | int | bool | None) -> str:
     """Write a value as JSON, without the json module, whose import a supervisor would pay for."""
-    match value:
-        case None:
-            return "null"
-        case True | False:
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case str():
-            return _quoted(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int) else _quoted(value)
 
 
 def _quoted(text: str) -> str:

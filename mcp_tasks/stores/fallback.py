@@ -59,59 +59,74 @@ class FallbackStore:
         return self._refuge if self._refuge is not None and key in self._diverted else self._primary
 
     def create(self, task: Task) -> None:
+        """See `ports.Store`."""
         self._of(task.key).create(task)
 
     def load(self, key: TaskKey) -> Task:
+        """See `ports.Store`."""
         return self._of(key).load(key)
 
     def locate(self, owner: str, task_id: str) -> TaskKey:
+        """See `ports.Store`."""
         for key in self._diverted:
             if (key.owner, key.task_id) == (owner, task_id):
                 return key
         return self._primary.locate(owner, task_id)
 
     def replace(self, task: Task) -> Task:
+        """See `ports.Store`."""
         return self._of(task.key).replace(task)
 
     def delete(self, key: TaskKey) -> int:
+        """See `ports.Store`."""
         freed = self._of(key).delete(key)
         self._diverted.discard(key)
         return freed
 
     def find_key(self, session: SessionKey, key: str) -> Task | None:
+        """See `ports.Store`."""
         held = self._refuge.find_key(session, key) if self._refuge is not None else None
         return held or self._primary.find_key(session, key)
 
     def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+        """See `ports.Store`."""
         if self._refuge is None:
             return self._primary.tasks(session, before=before)
         both = (self._refuge.tasks(session, before=before), self._primary.tasks(session, before=before))
         return heapq.merge(*both, key=lambda task: task.key.task_id, reverse=True)
 
     def unfinished(self) -> list[TaskKey]:
+        """See `ports.Store`."""
         return sorted([*self.diverted(), *self._primary.unfinished()], key=lambda key: key.task_id)
 
     def pending(self) -> list[TaskKey]:
+        """See `ports.Store`."""
         return self._primary.pending()
 
     def count_tasks(self) -> int:
+        """See `ports.Store`."""
         return self._primary.count_tasks() + len(self._diverted)
 
     def sessions(self, owner: str | None = None) -> list[Session]:
+        """See `ports.Store`."""
         known = {s.key: s for s in (self._refuge.sessions(owner) if self._refuge is not None else [])}
         known |= {session.key: session for session in self._primary.sessions(owner)}
         return [known[key] for key in sorted(known)]
 
     def run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `ports.Store`."""
         return self._of(key).run_folder(key, run)
 
     def admission(self) -> AbstractContextManager[object]:
+        """See `ports.Store`."""
         return self._primary.admission()
 
     def problems(self) -> list[str]:
+        """See `ports.Store`."""
         return self._primary.problems()
 
     def close(self) -> None:
+        """See `ports.Store`."""
         self._primary.close()
         if self._refuge is not None:
             self._refuge.close()

@@ -1,0 +1,120 @@
+"""The use cases: what an agent, a person or a program can ask for, whoever asks.
+
+Blocking work runs in a bounded pool of threads; waits are asynchronous. Cancelling a call never
+cancels a task.
+"""
+
+from __future__ import annotations
+
+from mcp_tasks.errors import InvalidArgument, TaskNotFound
+from mcp_tasks.models import TASK_ID, Task
+from mcp_tasks.output import RunOutput
+from mcp_tasks.requests import (
+    CancelTask,
+    ClearTask,
+    GetResult,
+    ListTasks,
+    PollTask,
+    RunCommand,
+    SearchOutput,
+    SendInput,
+    WaitTasks,
+)
+from mcp_tasks.service.conversing import Conversing
+from mcp_tasks.service.desk import Caller, Desk, View
+from mcp_tasks.service.ending import Ending
+from mcp_tasks.service.reading import Reading
+from mcp_tasks.service.several import Several
+from mcp_tasks.service.starting import Starting
+
+__all__ = ["Caller", "Desk", "Service", "View"]
+
+
+class Service:
+    """One method per tool; each takes a Caller and a request and returns a JSON-ready view.
+
+    Every method raises TasksError, and then nothing has changed.
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._starting = Starting(desk)
+        self._reading = Reading(desk)
+        self._ending = Ending(desk)
+        self._conversing = Conversing(desk)
+        self._several = Several(desk)
+
+    async def run_command(self, caller: Caller, request: RunCommand) -> View:
+        """Start a command as a durable task and answer with its view."""
+        return await self._starting.run_command(caller, request)
+
+    async def poll_task(self, caller: Caller, request: PollTask) -> View:
+        """Look at a task, and wait a while if asked to."""
+        return await self._reading.poll_task(caller, request)
+
+    async def get_result(self, caller: Caller, request: GetResult) -> View:
+        """Show the record of a task and a part of its output."""
+        return await self._reading.get_result(caller, request)
+
+    async def list_tasks(self, caller: Caller, request: ListTasks) -> View:
+        """List the tasks of a session, newest first, with how many there are in each state."""
+        return await self._reading.list_tasks(caller, request)
+
+    async def search_output(self, caller: Caller, request: SearchOutput) -> View:
+        """Find lines in the output of one task or of the whole session."""
+        return await self._reading.search_output(caller, request)
+
+    async def cancel_task(self, caller: Caller, request: CancelTask) -> View:
+        """End one task or several with all their processes; answer when it is over."""
+        return await self._ending.cancel_task(caller, request)
+
+    async def clear_task(self, caller: Caller, request: ClearTask) -> View:
+        """Remove finished tasks for good."""
+        return await self._ending.clear_task(caller, request)
+
+    async def send_input(self, caller: Caller, request: SendInput) -> View:
+        """Give a running command text, end of file or a signal, and show what came of it."""
+        return await self._conversing.send_input(caller, request)
+
+    async def wait_tasks(self, caller: Caller, request: WaitTasks) -> View:
+        """Wait for the first, all, or the first failure of several tasks."""
+        return await self._several.wait_tasks(caller, request)
+
+    def resolve_prefix(self, caller: Caller, prefix: str) -> str:
+        """The one task whose id begins with `prefix`. Raises TaskNotFound, InvalidArgument."""
+        if TASK_ID.fullmatch(prefix):
+            return prefix
+        sessions = [caller.session_key]
+        if not caller.named:
+            sessions = [session.key for session in self._desk.store.sessions(caller.owner)]
+        found = [
+            task.key.task_id
+            for session in sessions
+            for task in self._desk.store.tasks(session)
+            if prefix and task.key.task_id.startswith(prefix)
+        ]
+        if not found:
+            raise TaskNotFound(prefix)
+        if len(found) > 1:
+            raise InvalidArgument(f"{prefix!r} fits {len(found)} tasks", "give more characters of the id")
+        return found[0]
+
+    def output_of(self, caller: Caller, task_id: str) -> tuple[Task, RunOutput]:
+        """A task as it is, and its captured output, for those who copy bytes."""
+        task = self._desk.reconciler.look(self._desk.find(caller, task_id)).task
+        return task, self._desk.presenter.output(task)
+
+    def startup_report(self) -> str:
+        """How many sessions and tasks there are, and what was found broken."""
+        sessions, tasks = len(self._desk.store.sessions()), self._desk.store.count_tasks()
+        unfinished = len(self._desk.store.unfinished())
+        report = f"{sessions} sessions and {tasks} tasks, {unfinished} of them not finished"
+        return "; ".join([report, *self._desk.store.problems()])
+
+    def has_pending(self) -> bool:
+        """Whether any task of the store waits for its turn."""
+        return bool(self._desk.store.pending())
+
+    def problems(self) -> list[str]:
+        """What is broken in the store, one sentence each."""
+        return self._desk.store.problems()

@@ -1,0 +1,148 @@
+"""What all use cases share: who calls, which tasks they may see, how they wait."""
+
+from __future__ import annotations
+
+import functools
+import signal as signals
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from mcp_tasks.admission import Admission
+from mcp_tasks.clock import Clock
+from mcp_tasks.errors import TaskNotFound
+from mcp_tasks.keeping import Keeping
+from mcp_tasks.launches import Defaults
+from mcp_tasks.models import TASK_ID, SessionKey, Task, TaskKey
+from mcp_tasks.output import Cursor
+from mcp_tasks.ports import Executor, Store
+from mcp_tasks.presenting import Presenter
+from mcp_tasks.reconcile import Reconciler, Sight
+from mcp_tasks.requests import PollTask, RunCommand, SendInput
+from mcp_tasks.search import PatternWatch, compile_pattern
+from mcp_tasks.views import Wait
+from mcp_tasks.waiting import Condition, Progress, Waiting
+
+__all__ = ["Caller", "Desk", "View", "clamp", "signal_number", "waits_for_more"]
+
+T = TypeVar("T")
+View = dict[str, Any]
+
+_IDLE_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf a call is made.
+
+    Attributes:
+        named: Somebody named the session. Otherwise a task id is found in any session of the owner.
+        max_wait_ms: No wait of this caller is longer.
+    """
+
+    owner: str
+    session: str
+    named: bool
+    max_wait_ms: int = 25_000
+    progress: Progress | None = None
+
+    @property
+    def session_key(self) -> SessionKey:
+        """The session that the caller works in."""
+        return SessionKey(self.owner, self.session)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The parts that use cases work with, and what they do with them alike.
+
+    Attributes:
+        divert: Lets a task that the store cannot take live in memory; returns the slots to use there.
+        threads: Bounds how much blocking work goes on at once.
+    """
+
+    store: Store
+    executor: Executor
+    clock: Clock
+    admission: Admission
+    keeping: Keeping
+    presenter: Presenter
+    reconciler: Reconciler
+    waiting: Waiting
+    defaults: Defaults
+    divert: Callable[[TaskKey], Path]
+    threads: anyio.CapacityLimiter
+
+    async def blocking(self, function: Callable[..., T], *args: Any) -> T:
+        """Do blocking work in a thread. A cancelled caller waits until it is done, so nothing is half."""
+        return await anyio.to_thread.run_sync(functools.partial(function, *args), limiter=self.threads)
+
+    def find(self, caller: Caller, task_id: str) -> TaskKey:
+        """The one place that decides which tasks a caller may see."""
+        if not TASK_ID.fullmatch(task_id):
+            raise TaskNotFound(task_id)
+        key = TaskKey(caller.owner, caller.session, task_id)
+        try:
+            return self.store.load(key).key
+        except TaskNotFound:
+            if caller.named:
+                raise
+        return self.store.locate(caller.owner, task_id)
+
+    async def wait(
+        self, caller: Caller, key: TaskKey, condition: Condition, wait_ms: int
+    ) -> tuple[Sight, Wait]:
+        """Wait for a task, no longer than the caller may."""
+        allowed, clamped = clamp(caller, wait_ms)
+        sight, wait = await self.waiting.until(key, condition, allowed, caller.progress)
+        return sight, replace(wait, clamped_to=clamped)
+
+    def conditions(
+        self, request: RunCommand | PollTask | SendInput
+    ) -> Callable[[Task, Cursor | None], Condition]:
+        """Check what a wait is to end on before anything is started; tie it to a task afterwards."""
+        pattern = compile_pattern(request.pattern) if request.pattern is not None else None
+
+        def condition(task: Task, since: Cursor | None) -> Condition:
+            if pattern is not None:
+                watch = PatternWatch(self.presenter.output(task), pattern, since or Cursor(task.run))
+                return Condition("pattern", watch=watch)
+            if request.idle_ms is not None or request.until == "idle":
+                return Condition("idle", idle_ms=request.idle_ms or _IDLE_MS)
+            return Condition("output" if request.until == "output" else "exit", since=since)
+
+        return condition
+
+    def folder(self, task: Task) -> Path:
+        """Where the output and the exit record of the task's newest run are."""
+        return self.store.run_folder(task.key, task.run)
+
+    def matching(self, caller: Caller, label: str | None, cwd: str | None) -> Iterator[Sight]:
+        """The tasks of the caller's session, newest first, as they are now. Blocking."""
+        for task in self.store.tasks(caller.session_key):
+            if label is not None and task.spec.label != label:
+                continue
+            if cwd is not None and task.spec.cwd != cwd:
+                continue
+            yield self.reconciler.look_at(task)
+
+
+def waits_for_more(request: RunCommand | PollTask | SendInput) -> bool:
+    """Whether a call names what it waits for, so that by default it waits as long as it may."""
+    return request.until is not None or request.pattern is not None or request.idle_ms is not None
+
+
+def clamp(caller: Caller, wait_ms: int) -> tuple[int, int | None]:
+    """The wait that is allowed, and the limit where that is less than what was asked for."""
+    if wait_ms > caller.max_wait_ms:
+        return caller.max_wait_ms, caller.max_wait_ms
+    return wait_ms, None
+
+
+def signal_number(signal: str) -> int:
+    """The number of a signal of this platform."""
+    return signals.Signals[signal].value

@@ -1,0 +1,118 @@
+"""Ending tasks with everything they started, and removing those that are over."""
+
+from __future__ import annotations
+
+import time
+
+import anyio
+
+from mcp_tasks.errors import TaskNotFinished, TaskNotFound
+from mcp_tasks.models import Pending, TaskKey
+from mcp_tasks.reconcile import Sight
+from mcp_tasks.requests import CancelTask, ClearTask
+from mcp_tasks.service.desk import Caller, Desk, View, signal_number
+from mcp_tasks.waiting import Condition
+
+__all__ = ["Ending", "clear_finished"]
+
+_GRACE_MS = 5_000
+_SHOWN_BYTES = 2_048
+_LOOK_S = 0.01
+
+
+class Ending:
+    """cancel_task and clear_task."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def cancel_task(self, caller: Caller, request: CancelTask) -> View:
+        """End one task or several with all their processes; answer when it is over."""
+        if request.task_id is not None:
+            return await self._cancel(caller, self._desk.find(caller, request.task_id), request)
+        keys = [self._desk.find(caller, task_id) for task_id in dict.fromkeys(request.task_ids or ())]
+        views: dict[TaskKey, View] = {}
+
+        async def cancel_one(key: TaskKey) -> None:
+            views[key] = await self._cancel(caller, key, request)
+
+        async with anyio.create_task_group() as group:
+            for key in keys:
+                group.start_soon(cancel_one, key)
+        return {"tasks": [views[key] for key in keys]}
+
+    async def _cancel(self, caller: Caller, key: TaskKey, request: CancelTask) -> View:
+        sight = await self._end(caller, key, request.grace_ms, request.signal)
+        warnings: tuple[str, ...] = ()
+        if not sight.task.is_final:
+            alive = await self._desk.blocking(self._desk.executor.background, self._desk.folder(sight.task))
+            warnings = (f"it has not ended yet; still alive: {', '.join(alive) or 'its supervisor'}",)
+        excerpt = self._desk.presenter.excerpt(sight, "tail", None, _SHOWN_BYTES, "strip")
+        return self._desk.presenter.view(sight, excerpt, warnings=warnings)
+
+    async def _end(self, caller: Caller, key: TaskKey, grace_ms: int, signal: str) -> Sight:
+        """Ask for the end of a task and of what it left behind, and wait for it as long as allowed."""
+        deadline = time.monotonic() + caller.max_wait_ms / 1000
+        asked = False
+        while True:
+            sight = await self._desk.blocking(self._desk.reconciler.look, key)
+            task = sight.task
+            if isinstance(task.state, Pending):
+                await self._desk.blocking(self._desk.admission.withdraw, task, "cancelled before it started")
+                self._desk.keeping.queue_changed()
+                continue
+            folder = self._desk.folder(task)
+            if task.is_final and not self._desk.executor.lingers(folder):
+                return sight
+            if not asked:
+                # A run that is just being started has no control pipe yet: ask again until it has one.
+                asked = self._desk.executor.cancel(folder, grace_ms, signal_number(signal))
+            left_ms = int((deadline - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                return sight
+            if asked and not task.is_final:
+                await self._desk.waiting.until(key, Condition(), left_ms, caller.progress)
+            else:
+                await anyio.sleep(_LOOK_S)
+
+    async def clear_task(self, caller: Caller, request: ClearTask) -> View:
+        """Remove finished tasks for good."""
+        if request.task_id is None:
+            return await self._desk.blocking(clear_finished, self._desk, caller, request)
+        key = self._desk.find(caller, request.task_id)
+        if request.cancel:
+            sight = await self._end(caller, key, _GRACE_MS, "SIGTERM")
+            if not sight.task.is_final:
+                raise TaskNotFinished(f"task {request.task_id} has not ended yet", "try again in a while")
+        return await self._desk.blocking(self._clear_one, key)
+
+    def _clear_one(self, key: TaskKey) -> View:
+        task = self._desk.reconciler.look(key).task
+        hint = "cancel: true ends it first"
+        if not task.is_final:
+            raise TaskNotFinished(f"task {key.task_id} is {task.state_name}", hint)
+        if self._desk.executor.lingers(self._desk.folder(task)):
+            raise TaskNotFinished(f"task {key.task_id} has processes running in the background", hint)
+        return {"cleared": [key.task_id], "freed_bytes": self._desk.store.delete(key)}
+
+
+def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey | None = None) -> View:
+    """Remove the finished tasks that a request means, except `but`. Blocking.
+
+    A task that left processes running in the background stays: nothing that runs is cleared unasked.
+    """
+    days = request.older_than_days
+    oldest = None if days is None else desk.clock.now_ms() - days * 86_400_000
+    cleared, freed = [], 0
+    for sight in desk.matching(caller, request.label, request.cwd):
+        task = sight.task
+        if task.key == but or not task.is_final or desk.executor.lingers(desk.folder(task)):
+            continue
+        if oldest is not None and task.history[-1].at > oldest:
+            continue
+        try:
+            freed += desk.store.delete(task.key)
+        except TaskNotFound:
+            continue
+        cleared.append(task.key.task_id)
+    return {"cleared": cleared, "freed_bytes": freed}

@@ -1,0 +1,140 @@
+"""Looking at tasks: one, its output, all of a session, a line in any of them. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.models import FINAL_STATES, TASK_ID, Task, TaskKey
+from mcp_tasks.output import Cursor, OutputView, view_head_tail, view_lines, view_new, view_range
+from mcp_tasks.reconcile import Sight
+from mcp_tasks.requests import GetResult, ListTasks, PollTask, SearchOutput
+from mcp_tasks.searching import search_tasks
+from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
+
+__all__ = ["Reading"]
+
+_DIGEST_BYTES = 16_384
+_PAGE_BYTES = 32_768
+_SEARCH_S = 5.0
+
+
+class Reading:
+    """poll_task, get_result, list_tasks, search_output."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def poll_task(self, caller: Caller, request: PollTask) -> View:
+        """Look at a task, and wait a while if asked to."""
+        key = self._desk.find(caller, request.task_id)
+        cursor = _cursor(request.cursor)
+        condition = self._desk.conditions(request)(self._desk.store.load(key), cursor)
+        wait_ms = request.wait_ms
+        if wait_ms is None:
+            wait_ms = caller.max_wait_ms if waits_for_more(request) else 0
+        sight, wait = await self._desk.wait(caller, key, condition, wait_ms)
+        show = request.show or ("new" if cursor is not None else "tail")
+        if wait.result == "exited" and wait.waited_ms and request.show is None:
+            show = "tail"
+        excerpt = self._desk.presenter.excerpt(sight, show, cursor, request.max_bytes, request.ansi)
+        return self._desk.presenter.view(sight, excerpt, wait=wait)
+
+    async def get_result(self, caller: Caller, request: GetResult) -> View:
+        """Show the record of a task and a part of its output."""
+        key = self._desk.find(caller, request.task_id)
+        return await self._desk.blocking(self._result, key, request)
+
+    def _result(self, key: TaskKey, request: GetResult) -> View:
+        sight = self._desk.reconciler.look(key)
+        return self._desk.presenter.view(sight, self._range(sight, request), record=True, history=True)
+
+    def _range(self, sight: Sight, request: GetResult) -> OutputView:
+        task, output = sight.task, self._desk.presenter.output(sight.task)
+        final, ansi, encoding = task.is_final, request.ansi, request.encoding
+        streams = _streams(request.stream)
+        limit = request.limit or _PAGE_BYTES
+        if request.cursor is not None:
+            cursor = Cursor.parse(request.cursor)
+            return view_new(output, cursor, limit, final=final, ansi=ansi, encoding=encoding, streams=streams)
+        if request.head_lines is not None or request.tail_lines is not None:
+            if encoding == "base64":
+                raise InvalidArgument(
+                    "encoding base64 does not go with lines", "give offset and limit instead"
+                )
+            return view_lines(
+                output,
+                task.run,
+                streams,
+                head_lines=request.head_lines,
+                tail_lines=request.tail_lines,
+                max_bytes=limit,
+                final=final,
+                ansi=ansi,
+            )
+        if (
+            request.offset is not None
+            or request.limit is not None
+            or encoding == "base64"
+            or request.stream != "both"
+        ):
+            offset = request.offset or 0
+            return view_range(
+                output, task.run, streams, offset, limit, encoding=encoding, final=final, ansi=ansi
+            )
+        return view_head_tail(output, task.run, _DIGEST_BYTES, final=final, ansi=ansi)
+
+    async def list_tasks(self, caller: Caller, request: ListTasks) -> View:
+        """List the tasks of a session, newest first, with how many there are in each state."""
+        return await self._desk.blocking(self._list, caller, request)
+
+    def _list(self, caller: Caller, request: ListTasks) -> View:
+        before = request.cursor
+        if before is not None and not TASK_ID.fullmatch(before):
+            raise InvalidArgument(
+                "cursor is not one of list_tasks", "give the next_cursor of the last answer"
+            )
+        shown: list[View] = []
+        counts: dict[str, int] = {}
+        more = False
+        for sight in self._desk.matching(caller, request.label, request.cwd):
+            counts[sight.task.state_name] = counts.get(sight.task.state_name, 0) + 1
+            if not _in_state(sight.task, request.state) or (before and sight.task.key.task_id >= before):
+                continue
+            if len(shown) < request.limit:
+                shown.append(self._desk.presenter.summary(sight))
+            else:
+                more = True
+        answer: View = {"tasks": shown, "counts": counts}
+        if more:
+            answer["next_cursor"] = shown[-1]["task_id"]
+        return answer
+
+    async def search_output(self, caller: Caller, request: SearchOutput) -> View:
+        """Find lines in the output of one task or of the whole session."""
+        if request.task_id is not None:
+            tasks = [self._desk.store.load(self._desk.find(caller, request.task_id))]
+            return await self._desk.blocking(search_tasks, self._desk.store, tasks, request, _SEARCH_S)
+        return await self._desk.blocking(self._search_session, caller, request)
+
+    def _search_session(self, caller: Caller, request: SearchOutput) -> View:
+        tasks = list(self._desk.store.tasks(caller.session_key))
+        if request.order == "oldest":
+            tasks.reverse()
+        return search_tasks(self._desk.store, tasks, request, _SEARCH_S)
+
+
+def _cursor(text: str | None) -> Cursor | None:
+    return None if text is None else Cursor.parse(text)
+
+
+def _streams(stream: str) -> tuple[Literal["stdout", "stderr"], ...]:
+    if stream == "both":
+        return ("stdout", "stderr")
+    return ("stdout",) if stream == "stdout" else ("stderr",)
+
+
+def _in_state(task: Task, state: str | None) -> bool:
+    if state is None:
+        return True
+    return task.state_name not in FINAL_STATES if state == "active" else task.state_name == state

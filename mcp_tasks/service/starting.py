@@ -1,0 +1,86 @@
+"""Starting commands: durable before the answer, once per key, in memory where it must be."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from mcp_tasks.clock import new_task_id
+from mcp_tasks.errors import KeyConflict, StoreUnavailable
+from mcp_tasks.launches import launch_of, same_request, spec_of
+from mcp_tasks.lifecycle import submitted
+from mcp_tasks.models import Pending, Task, TaskKey
+from mcp_tasks.requests import ClearTask, RunCommand
+from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
+from mcp_tasks.service.ending import clear_finished
+
+__all__ = ["Starting"]
+
+_RUN_WAIT_MS = 1_000
+
+log = logging.getLogger(__name__)
+
+
+class Starting:
+    """run_command."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def run_command(self, caller: Caller, request: RunCommand) -> View:
+        """Start a command as a durable task and answer with its view."""
+        condition_of = self._desk.conditions(request)
+        task, reused = await self._desk.blocking(self._start, caller, request)
+        if not reused:
+            if isinstance(task.state, Pending):
+                self._desk.keeping.queue_changed()
+            else:
+                self._desk.keeping.keep(task)
+        wait_ms = request.wait_ms
+        if wait_ms is None:
+            wait_ms = caller.max_wait_ms if waits_for_more(request) else _RUN_WAIT_MS
+        sight, wait = await self._desk.wait(caller, task.key, condition_of(task, None), wait_ms)
+        show = request.show or "tail"
+        excerpt = self._desk.presenter.excerpt(sight, show, None, request.max_bytes, request.ansi)
+        view = self._desk.presenter.view(sight, excerpt, wait=wait, reused=reused)
+        if request.clear_finished and not reused:
+            cleared = await self._desk.blocking(
+                clear_finished, self._desk, caller, ClearTask(all_finished=True), task.key
+            )
+            view["cleared"] = cleared["cleared"]
+        return view
+
+    def _start(self, caller: Caller, request: RunCommand) -> tuple[Task, bool]:
+        spec = spec_of(request, self._desk.defaults)
+        if (held := self._holder(caller, request)) is not None:
+            return held, True
+        now = self._desk.clock.now_ms()
+        task_id = new_task_id(now)
+        task = submitted(TaskKey(caller.owner, caller.session, task_id), spec, now)
+        launch = launch_of(request, spec, task_id, self._desk.defaults)
+        try:
+            return self._desk.admission.admit(task, launch), False
+        except KeyConflict:
+            # The same key was used by somebody else in this moment.
+            held = self._holder(caller, request)
+            if held is None:
+                raise
+            return held, True
+        except StoreUnavailable as error:
+            # Nothing ran, and nothing durable can be promised. The command still runs, supervised, for
+            # as long as this server lives, and every view of it says so.
+            log.warning("a task is kept in memory only: %s", error)
+            slots = self._desk.divert(task.key)
+            return self._desk.admission.admit_now(task, replace(launch, lifeline=True), slots), False
+
+    def _holder(self, caller: Caller, request: RunCommand) -> Task | None:
+        """The task that was already started with this key and these arguments."""
+        if request.key is None:
+            return None
+        held = self._desk.store.find_key(caller.session_key, request.key)
+        if held is not None and not same_request(held.spec, request):
+            raise KeyConflict(
+                f"key {request.key!r} belongs to task {held.key.task_id}, started with other arguments",
+                "use another key, or clear that task",
+            )
+        return held
