@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import Final, Self
 
 import anyio
+import anyio.to_thread
 import mcp_types as types
 from anyio.streams.memory import MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 
+from mcp_tasks.errors import TasksError
 from mcp_tasks.server.frames import decoded, request_key
 from mcp_tasks.server.log import log_to_stderr
 from mcp_tasks.server.tools import ServerSettings, build_server
@@ -26,16 +28,15 @@ from mcp_tasks.service import Service
 
 __all__ = ["serve_stdio"]
 
-# From the client's going to the end of the process is 5 s at most: it is noticed within one of the
-# first three, then the last ones follow.
-_PARENT_SECONDS: Final = 1.0
+_EXIT_SECONDS: Final = 4.7
+"""From the client's going to the end of the process, at most; the contract says 5 s."""
+
+_PARENT_SECONDS: Final = 0.5
 _STUCK_SECONDS: Final = 1.0
 _LAST_ANSWERS_SECONDS: Final = 1.0
 """How long the requests in flight may still be answered after stdin has closed."""
 
 _FLUSH_SECONDS: Final = 0.5
-_EXIT_SECONDS: Final = 2.9
-"""How long an orderly end may take once it has begun."""
 
 _MAX_OPEN: Final = 1_000
 _MAX_BACKLOG: Final = 2**20
@@ -58,7 +59,7 @@ async def serve_stdio(
         settings: Owner, session, tools and longest wait.
         wire: The descriptors; None takes stdin and stdout for as long as this lasts.
         exit_seconds: The process is ended so long after the client has gone, whatever still hangs
-            then, in here or after the return: a thread in a write to a dead disk cannot be
+            then, in here or after the return: a thread that waits for a dead disk cannot be
             interrupted. Nothing is lost by that, because what is acknowledged is on disk and what
             runs has a supervisor. None leaves the process alone.
     """
@@ -67,9 +68,9 @@ async def serve_stdio(
             await serve_stdio(service, settings, wire=claimed, exit_seconds=exit_seconds)
         return
     log_to_stderr()
-    _log.info("serving on stdio; %s", service.startup_report())
     async with anyio.create_task_group() as group:
         connection = _Connection(wire, exit_seconds)
+        group.start_soon(_report, service)
         group.start_soon(_end_with_parent, connection, os.getppid())
         group.start_soon(_end_on_signal, connection)
         group.start_soon(connection.outlet.drain)
@@ -89,24 +90,27 @@ class _Connection:
     def __init__(self, wire: Wire, exit_seconds: float | None) -> None:
         self._exit_seconds = exit_seconds
         self._ending = False
+        self._bounded: threading.Timer | None = None
         self.outlet = Outlet(wire.write, lambda: self.end("nobody reads stdout"))
         self._inlet = Inlet(wire.read)
         self._open: set[str] = set()
         self._settled = anyio.Event()
         self._reading = anyio.CancelScope()
 
-    def end(self, reason: str) -> None:
-        """Take nothing more from the client; what is in flight is cancelled then."""
-        if self._ending:
-            return
-        self._ending = True
-        self._reading.cancel()
-        _log.info("ending: %s", reason)
-        if self._exit_seconds is not None:
-            # In a thread of its own, which nothing here can hold up.
-            timer = threading.Timer(self._exit_seconds, os._exit, (0,))
-            timer.daemon = True
-            timer.start()
+    def end(self, reason: str, since: float = 0.0) -> None:
+        """Take nothing more from the client, which has gone `since` so many seconds."""
+        self._bound(since)
+        if not self._ending:
+            self._ending = True
+            _log.info("ending: %s", reason)
+            self._reading.cancel()
+
+    def _bound(self, since: float) -> None:
+        """End the process in time, from a thread that nothing in here can hold up."""
+        if self._bounded is None and self._exit_seconds is not None:
+            self._bounded = threading.Timer(self._exit_seconds - since, os._exit, (0,))
+            self._bounded.daemon = True
+            self._bounded.start()
 
     async def receive(self, into: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
         """Hand over message after message until the client has gone. Closes `into`."""
@@ -114,6 +118,7 @@ class _Connection:
             with self._reading:
                 async for line in self._inlet.lines():
                     if not await self._clear_to_read():
+                        self._bound(_STUCK_SECONDS)
                         break
                     message = decoded(line)
                     if isinstance(message, types.JSONRPCError):
@@ -122,6 +127,7 @@ class _Connection:
                         self._note(message)
                         await into.send(SessionMessage(message))
                 else:
+                    self._bound(0.0)
                     await self._last_answers()
             self.end("stdin is closed")
 
@@ -176,12 +182,23 @@ class _Connection:
                 await self._settled.wait()
 
 
+async def _report(service: Service) -> None:
+    """Say in the log what was found, but answer first: there may be many tasks to count."""
+    try:
+        _log.info(
+            "serving on stdio; %s",
+            await anyio.to_thread.run_sync(service.startup_report, abandon_on_cancel=True),
+        )
+    except TasksError as error:
+        _log.warning("serving on stdio; %s", error)
+
+
 async def _end_with_parent(connection: _Connection, parent: int) -> None:
     # An orphan is given another parent. There is nothing portable to wait for instead: Linux's
     # PR_SET_PDEATHSIG fires when the *thread* that started this process ends.
     while os.getppid() == parent:  # noqa: ASYNC110 - as above
         await anyio.sleep(_PARENT_SECONDS)
-    connection.end("the parent process has ended")
+    connection.end("the parent process has ended", _PARENT_SECONDS)
 
 
 async def _end_on_signal(connection: _Connection) -> None:

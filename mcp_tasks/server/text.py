@@ -65,9 +65,15 @@ def _status(view: Mapping[str, Any]) -> str:
         parts.append(f"{view.get('omitted_bytes', 0)} B before this left out")
     if view.get("more"):
         parts.append("more output is there")
-    if "next_cursor" in view and (view.get("more") or view.get("state") in ("pending", "running")):
-        parts.append(f"next_cursor {view['next_cursor']}")
+    parts += _cursor(view)
     return ", ".join(parts)
+
+
+def _cursor(view: Mapping[str, Any]) -> list[str]:
+    """Where to read on, unless there is nothing, or `next` says it."""
+    cursor = view.get("next_cursor")
+    goes_on = view.get("more") or view.get("state") in ("pending", "running")
+    return [f"next_cursor {cursor}"] if cursor and goes_on and cursor not in view.get("next", "") else []
 
 
 def _identity(view: Mapping[str, Any]) -> list[str]:

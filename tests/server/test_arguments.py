@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.requests import (
+    CancelTask,
+    ClearTask,
+    PollTask,
+    Request,
+    RunCommand,
+    SearchOutput,
+    SendInput,
+    WaitTasks,
+)
+from mcp_tasks.server.arguments import ALIASES, parse
+
+
+def refused(request: type[Request], **arguments: Any) -> InvalidArgument:
+    with pytest.raises(InvalidArgument) as caught:
+        parse(request, arguments)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value"),
+    [
+        ({"wait_ms": "250"}, "wait_ms", 250),
+        ({"wait_ms": " 250 "}, "wait_ms", 250),
+        ({"wait_ms": 250.0}, "wait_ms", 250),
+        ({"wait_ms": None}, "wait_ms", None),
+        ({"interactive": "true"}, "interactive", True),
+        ({"interactive": "False"}, "interactive", False),
+        ({"after": "a"}, "after", ("a",)),
+        ({"after": '["a", "b"]'}, "after", ("a", "b")),
+        ({"after": ["a"]}, "after", ("a",)),
+        ({"after": "[a"}, "after", ("[a",)),
+        ({"env": '{"A": "1"}'}, "env", {"A": "1"}),
+        (
+            {"env": {"A": 1, "B": True, "C": 1.5, "D": None}},
+            "env",
+            {"A": "1", "B": "true", "C": "1.5", "D": None},
+        ),
+        ({"shell": True}, "shell", None),
+        ({"shell": "true"}, "shell", None),
+        ({"shell": "bash"}, "shell", "bash"),
+        ({"workdir": "/"}, "cwd", "/"),
+        ({"working_directory": "/"}, "cwd", "/"),
+        ({"yield_time_ms": "7"}, "wait_ms", 7),
+        ({"timeout": 1_000}, "timeout_ms", 1_000),
+        ({"timeout_ms": 30}, "timeout_ms", 30),
+        ({"background": True}, "wait_ms", 0),
+        ({"run_in_background": "true"}, "wait_ms", 0),
+        ({"is_background": True}, "wait_ms", 0),
+        ({"background": False}, "wait_ms", None),
+        ({"background": None, "wait_ms": 5}, "wait_ms", 5),
+        ({"stdin": '{"a":1}'}, "stdin", '{"a":1}'),
+        ({"stdin": "true"}, "stdin", "true"),
+        ({"pattern": "[1]"}, "pattern", "[1]"),
+        ({"label": "5"}, "label", "5"),
+    ],
+)
+def test_loosely_typed_arguments_are_put_right(arguments: dict[str, Any], name: str, value: Any) -> None:
+    request = parse(RunCommand, {"command": "make", **arguments})
+    assert getattr(request, name) == value
+
+
+@pytest.mark.parametrize(
+    ("command", "parsed"),
+    [
+        ("make", "make"),
+        (["ls", "-l"], ("ls", "-l")),
+        ('["ls", "-l"]', ("ls", "-l")),
+        (' ["ls"] ', ("ls",)),
+        ("[ -f x ] && make", "[ -f x ] && make"),
+        ('["ls", 5]', '["ls", 5]'),
+        ('["ls"] | wc', '["ls"] | wc'),
+        ('{"a": 1}', '{"a": 1}'),
+        ("5", "5"),
+        ("true", "true"),
+    ],
+)
+def test_a_command_is_taken_as_it_is_unless_it_is_wholly_a_list_of_strings(
+    command: Any, parsed: str | tuple[str, ...]
+) -> None:
+    assert parse(RunCommand, {"command": command}).command == parsed
+    assert parse(RunCommand, {"cmd": command}).command == parsed
+
+
+@pytest.mark.parametrize("text", ['{"a":1}', "[1]", "5", "true", "null", ""])
+def test_text_for_a_command_is_never_parsed(text: str) -> None:
+    assert parse(SendInput, {"id": "x", "text": text}).text == text
+
+
+def test_other_tools_take_loose_types_and_aliases_too() -> None:
+    assert parse(CancelTask, {"id": "x", "signal": 9}).signal == "SIGKILL"
+    assert parse(CancelTask, {"task_ids": '["a","b"]'}).task_ids == ("a", "b")
+    assert parse(WaitTasks, {"task_ids": "a", "yield_time_ms": "5"}).wait_ms == 5
+    assert parse(ClearTask, {"older_than_days": "1.5"}).older_than_days == 1.5
+    assert parse(ClearTask, {"older_than_days": 7}).older_than_days == 7
+    assert parse(SearchOutput, {"pattern": "x", "ignore_case": "true"}).ignore_case is True
+
+
+@pytest.mark.parametrize(
+    ("alias", "own"), [(alias, own) for alias, own in ALIASES.items() if own in RunCommand.model_fields]
+)
+@pytest.mark.parametrize("own_first", [True, False])
+def test_an_alias_beside_its_own_name_is_refused(alias: str, own: str, own_first: bool) -> None:
+    values = {"command": "make", "cwd": "/", "wait_ms": 5, "timeout_ms": 5_000}
+    beside = {alias: True if "background" in alias else values[own]}
+    named = {own: values[own]}
+    arguments = {**named, **beside} if own_first else {**beside, **named}
+    error = refused(RunCommand, **({"command": "x"} if own != "command" else {}), **arguments)
+    assert alias in error.message
+    assert own in error.message
+    assert error.hint == f"give {own} only"
+
+
+def test_two_aliases_of_one_parameter_are_refused() -> None:
+    error = refused(RunCommand, command="x", workdir="/", working_directory="/")
+    assert error.message == "workdir and working_directory both stand for cwd"
+
+
+@pytest.mark.parametrize("value", [1, 30, "30", 999])
+def test_a_timeout_that_must_be_meant_in_seconds_is_refused_with_a_hint(value: Any) -> None:
+    error = refused(RunCommand, command="x", timeout=value)
+    assert "milliseconds" in error.message
+    assert f"timeout_ms: {int(value) * 1_000}" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("request_type", "name", "hint"),
+    [
+        (RunCommand, "wiat_ms", "did you mean 'wait_ms'?"),
+        (RunCommand, "Command", "did you mean 'command'?"),
+        (RunCommand, "run_background", "did you mean 'run_in_background'?"),
+        (PollTask, "taskid", "did you mean 'task_id'?"),
+        (PollTask, "cmd", "poll_task takes session, wait_ms,"),
+        (PollTask, "background", "poll_task takes session, wait_ms,"),
+        (PollTask, "zzzz", "poll_task takes session, wait_ms,"),
+    ],
+)
+def test_an_unknown_parameter_is_refused_by_name_with_the_nearest_known_one(
+    request_type: type[Request], name: str, hint: str
+) -> None:
+    needed = {"command": "x"} if request_type is RunCommand else {"task_id": "x"}
+    error = refused(request_type, **needed, **{name: 1})
+    assert error.message == f"unknown parameter {name!r}"
+    assert error.hint.startswith(hint)
+
+
+def test_an_unknown_parameter_is_refused_even_when_it_is_null() -> None:
+    assert refused(RunCommand, command="x", foo=None).message == "unknown parameter 'foo'"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"command": None}, "command is missing"),
+        ({"command": "x", "wait_ms": "soon"}, "wait_ms must be an integer, not a string"),
+        ({"command": "x", "wait_ms": 1.5}, "wait_ms must be an integer, not a number"),
+        ({"command": "x", "wait_ms": "9" * 30}, "wait_ms must be an integer, not a string"),
+        ({"command": "x", "wait_ms": [1]}, "wait_ms must be an integer, not a list"),
+        ({"command": "x", "interactive": 1}, "interactive must be true or false, not a number"),
+        ({"command": "x", "background": "yes"}, "background must be true or false"),
+        ({"command": "x", "timeout": -1}, "timeout_ms is too small"),
+        ({"command": "x", "env": "A=1"}, "env must be a map of names to strings, not a string"),
+        ({"command": "x", "env": "[1]"}, "env must be a map of names to strings, not a string"),
+        ({"command": "x", "after": {"a": 1}}, "after must be a list of strings, not a map"),
+        ({"command": "x", "shell": False}, "shell: false does not go with this command"),
+        ({"command": ["x"], "shell": True}, "shell: true does not go with this command"),
+        ({"command": "x", "stdin": ["a"]}, "stdin must be a string, not a list"),
+    ],
+)
+def test_what_cannot_be_put_right_is_refused(arguments: dict[str, Any], message: str) -> None:
+    assert refused(RunCommand, **arguments).message == message
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.sampled_from([RunCommand, PollTask, CancelTask, ClearTask, SendInput, WaitTasks, SearchOutput]),
+    st.dictionaries(
+        st.sampled_from([*RunCommand.model_fields, *ALIASES, "task_id", "text", "signal", "x"]),
+        JSON,
+        max_size=4,
+    ),
+)
+def test_whatever_is_given_is_a_request_or_an_invalid_argument(
+    request_type: type[Request], arguments: dict[str, Any]
+) -> None:
+    with contextlib.suppress(InvalidArgument):
+        assert isinstance(parse(request_type, arguments), request_type)

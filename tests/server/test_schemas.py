@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped] # it has no types of its own
+import pytest
+
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.server.arguments import parse
+from mcp_tasks.server.schemas import CORE, STANDARD, Tool, tool_set
+
+VALUES: dict[str, Any] = {
+    "integer": 5,
+    "number": 1.5,
+    "boolean": True,
+    "string": "x",
+    "array": ["x"],
+    "object": {"A": "x"},
+}
+
+
+def listing(tool: Tool) -> dict[str, Any]:
+    shown: dict[str, Any] = tool.listing().model_dump(by_alias=True, mode="json", exclude_none=True)
+    return shown
+
+
+def nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(schema, dict):
+        yield schema
+        for inner in schema.values():
+            yield from nodes(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            yield from nodes(inner)
+
+
+def refused(tool: Tool, arguments: dict[str, Any]) -> str | None:
+    try:
+        parse(tool.request, arguments)
+    except InvalidArgument as error:
+        return error.message
+    return None
+
+
+def test_the_standard_listing_stays_small_enough_for_every_conversation() -> None:
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [listing(tool) for tool in STANDARD]}}
+    assert len(json.dumps(answer, separators=(",", ":"))) < 10_000
+
+
+def test_the_sets_hold_what_the_interface_names() -> None:
+    core = ["run_command", "poll_task", "get_result", "cancel_task", "clear_task", "list_tasks"]
+    standard = [*core, "send_input", "wait_tasks", "search_output"]
+    assert list(tool_set("core")) == core
+    assert list(tool_set("standard")) == standard
+    assert list(tool_set("full"))[: len(standard)] == standard
+    assert len(CORE) < len(STANDARD)
+
+
+@pytest.mark.parametrize("tool", STANDARD, ids=lambda tool: tool.name)
+class TestEveryTool:
+    def test_has_a_title_a_description_and_all_four_hints(self, tool: Tool) -> None:
+        shown = listing(tool)
+        assert shown["title"]
+        assert shown["description"].endswith(".")
+        hints = shown["annotations"]
+        assert set(hints) == {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"}
+        assert not (hints["readOnlyHint"] and hints["destructiveHint"])
+
+    def test_has_valid_schemas_without_unions_of_types_and_open_to_aliases(self, tool: Tool) -> None:
+        for name in ("inputSchema", "outputSchema"):
+            schema = listing(tool)[name]
+            jsonschema.Draft202012Validator.check_schema(schema)
+            assert schema["type"] == "object"
+            for node in nodes(schema):
+                assert not isinstance(node.get("type"), list)
+                assert "additionalProperties" not in node
+
+    def test_names_what_is_always_there_and_requires_nothing_of_an_answer(self, tool: Tool) -> None:
+        schema = listing(tool)["outputSchema"]
+        assert "required" not in schema
+        assert {*tool.answers, "code", "message", "hint"} == set(schema["properties"])
+        jsonschema.validate({"code": "internal", "message": "x", "hint": "y"}, schema)
+
+    def test_has_the_parameters_of_its_request_and_no_others(self, tool: Tool) -> None:
+        schema = listing(tool)["inputSchema"]
+        fields = tool.request.model_fields
+        assert set(schema["properties"]) == set(fields)
+        assert set(schema.get("required", ())) == {
+            name for name, field in fields.items() if field.is_required()
+        }
+
+    def test_takes_every_parameter_as_its_schema_describes_it(self, tool: Tool) -> None:
+        schema = listing(tool)["inputSchema"]
+        for name, described in schema["properties"].items():
+            for value in described.get("enum", [VALUES[described.get("type", "string")]]):
+                given = {"command": "x", "task_id": "x", "pattern": "x"}
+                arguments = {need: given[need] for need in schema.get("required", ())} | {name: value}
+                jsonschema.validate(arguments, schema)
+                if (refusal := refused(tool, arguments)) is not None:
+                    # Right by itself, but not beside, or without, another parameter; or no signal.
+                    assert re.search("does not go|is missing|needs|goes with|signal is not", refusal)
+
+
+def test_retention_is_told_where_a_task_is_created() -> None:
+    assert "until clear_task" in listing(CORE[0])["description"]
+
+
+def test_hints_are_true() -> None:
+    tools = tool_set("standard")
+    read_only = {name for name, tool in tools.items() if tool.hints[0]}
+    assert read_only == {"poll_task", "get_result", "list_tasks", "wait_tasks", "search_output"}
+    assert {name for name, tool in tools.items() if tool.hints[3]} == {"run_command", "send_input"}
+    assert {name for name, tool in tools.items() if not tool.hints[2]} == {"run_command", "send_input"}
