@@ -23,6 +23,8 @@ LONGEST_TEXT: Final = 500
 LONGEST_PATTERN: Final = 4_096
 """Characters of a pattern."""
 _MEMORY: Final = 8 << 20  # bytes, for the program and its states
+_BLOCK: Final = 1 << 20  # bytes
+_LIGHT: Final = 512  # instructions; with more, RE2 may have to go slower by as much
 _LEAD_IN: Final = 100  # bytes of a long line that are shown before the match
 # What means the begin or end of the text, matches newlines in spite of never_nl, or turns (?m) off: with
 # these a block of lines is not the same as its lines one by one.
@@ -47,10 +49,16 @@ class Found(NamedTuple):
 
 
 class Pattern:
-    """A compiled regular expression; `compile_pattern` makes it. Safe for many threads."""
+    """A compiled regular expression; `compile_pattern` makes it. Safe for many threads.
+
+    Attributes:
+        source: What it was made of.
+        block: Bytes to search at once, so that it takes well under a second with a heavy pattern too.
+    """
 
     def __init__(self, source: str, program: Any, *, blockwise: bool) -> None:
         self.source = source
+        self.block = _BLOCK * _LIGHT // max(_LIGHT, program.programsize)
         self._program = program
         self._blockwise = blockwise
 
@@ -69,12 +77,7 @@ class Pattern:
         shift = len(before)
         # A match at the very end is one only in a last line that has no newline, and has something else.
         limit = len(clean) if following or not clean or clean.endswith(b"\n") else len(clean) + 1
-        # Where bytes were left out, positions in the block are those of its line with the same number.
-        ends = (
-            None
-            if len(clean) == len(block)
-            else list(accumulate(len(line) + 1 for line in block.split(b"\n")))
-        )
+        ends: list[int] = []
         newlines = counted = 0
         for match in self._matches(searched, shift):
             at = match - shift
@@ -86,11 +89,13 @@ class Pattern:
             newlines += clean.count(b"\n", counted, start)
             counted = start
             text = line_text(searched[shift + start : stop], at - start)
-            if ends is None:
+            if len(clean) == len(block):
                 yield Found(newlines, start, min(stop - shift + 1, len(block)), text)
-            else:
-                start = ends[newlines - 1] if newlines else 0
-                yield Found(newlines, start, min(ends[newlines], len(block)), text)
+                continue
+            # Bytes were left out: the line lies in the block where the line with the same number does.
+            ends = ends or list(accumulate(len(line) + 1 for line in block.split(b"\n")))
+            start = ends[newlines - 1] if newlines else 0
+            yield Found(newlines, start, min(ends[newlines], len(block)), text)
 
     def _matches(self, searched: bytes, position: int) -> Iterator[int]:
         """Where the first match of each line begins that has one."""

@@ -94,17 +94,18 @@ def scan_oldest(
     size = output.size(stream)
     at, lines = place.at or 0, place.lines
     before = _byte_before(output, stream, at)
+    block = min(_FORWARD, pattern.block)
     hits: list[tuple[Hit, int, Place]] = []
     scanned = 0
     while at < size:
-        begin, data = output.read(stream, at, _FORWARD)
+        begin, data = output.read(stream, at, block)
         data = data[: max(0, size - begin)]
         if not data:
             break
         if begin > at:
             before = b""
         following = b""
-        if begin + len(data) < size and len(data) == _FORWARD:
+        if begin + len(data) < size and len(data) == block:
             whole = data.rfind(b"\n") + 1
             if whole:
                 data = data[:whole]
@@ -147,7 +148,7 @@ def scan_newest(
     passed = scanned = 0  # newlines and bytes
     low = end
     while end > 0:
-        begin, data = _block_before(output, stream, end)
+        begin, data = _block_before(output, stream, end, min(_BACKWARD, pattern.block))
         if not data:
             end = low = begin
             continue
@@ -182,10 +183,10 @@ def scan_newest(
     return Batch(hits, Place(end, None if top is None else top - passed) if end else DONE, scanned)
 
 
-def _block_before(output: RunOutput, stream: Stream, end: int) -> tuple[int, bytes]:
-    """The whole lines before `end`, at most a block of them; no bytes where a hole ends at `end`."""
+def _block_before(output: RunOutput, stream: Stream, end: int, most: int) -> tuple[int, bytes]:
+    """The whole lines before `end`, at most `most` bytes of them; none where a hole ends at `end`."""
     for _ in range(_ATTEMPTS):
-        start = max(0, end - _BACKWARD)
+        start = max(0, end - most)
         floor = 0
         for first, after in output.holes(stream):
             if first < end <= after:

@@ -41,8 +41,7 @@ __all__ = [
 
 Order: TypeAlias = Literal["newest", "oldest"]
 
-_WINDOW: Final = 1 << 20  # bytes of a line that a watch looks at
-_ADVANCE: Final = 8 << 20  # bytes that one step of a watch may read
+_ADVANCE: Final = 8  # blocks that one step of a watch may read
 JSON_BUDGET: Final = 50_000
 """Characters of JSON that the texts of a page may take."""
 
@@ -125,19 +124,20 @@ class PatternWatch:
     """Looks for the first line that matches, in what comes after a cursor, step by step.
 
     A line matches as soon as what is there of it does (a prompt has no newline), so `$` is the end of what
-    has been written. Memory is bounded: of an endless line 1 MiB is looked at, again when it grows.
+    has been written. Memory is bounded: of an endless line one block is looked at, again when it grows.
     """
 
     def __init__(self, output: RunOutput, pattern: Pattern, start: Cursor) -> None:
         self._output = output
         self._pattern = pattern
+        self._window = pattern.block
         self._frontiers = {stream: _Frontier(start.of(stream), start.of(stream)) for stream in STREAMS}
         self.behind = False
         """Whether the last step ended before all that is there was searched: take another."""
 
     def advance(self) -> Match | None:
-        """Search what is new, at most 8 MiB of it, and return the first line that matches."""
-        budget = _ADVANCE
+        """Search what is new, at most 8 blocks of it, and return the first line that matches."""
+        budget = _ADVANCE * self._window
         self.behind = False
         for index, stream in enumerate(STREAMS):
             found, used = self._advance(stream, budget // (len(STREAMS) - index))
@@ -150,7 +150,7 @@ class PatternWatch:
         frontier = self._frontiers[stream]
         used = 0
         while True:
-            begin, data = self._output.read(stream, frontier.line, _WINDOW)
+            begin, data = self._output.read(stream, frontier.line, self._window)
             end = begin + len(data)
             if data and end > frontier.seen:
                 if begin > frontier.line:
@@ -164,7 +164,7 @@ class PatternWatch:
                     return Match(stream, line, offset, found.text), used
                 used += len(data)
                 self._settle(frontier, begin, data)
-            if len(data) < _WINDOW:
+            if len(data) < self._window:
                 following, more = self._output.read(stream, end, 1)
                 if not more:
                     return None, used
@@ -175,14 +175,13 @@ class PatternWatch:
                 self.behind = True
                 return None, used
 
-    @staticmethod
-    def _settle(frontier: _Frontier, begin: int, data: bytes) -> None:
+    def _settle(self, frontier: _Frontier, begin: int, data: bytes) -> None:
         """Leave behind the lines that are complete, and of an endless one all but its end."""
         frontier.seen = begin + len(data)
         newline = data.rfind(b"\n")
         if newline >= 0:
             frontier.line, frontier.before = begin + newline + 1, b""
-        elif len(data) >= _WINDOW:
+        elif len(data) >= self._window:
             frontier.line, frontier.before = frontier.seen - REACH, data[-REACH - 1 : -REACH]
         else:
             frontier.line = begin

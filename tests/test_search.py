@@ -315,3 +315,14 @@ def test_searching_is_linear_and_fast(tmp_path: Path, order: Order, pattern: str
     before = time.process_time()
     assert pages(output, pattern, order) == []
     assert time.process_time() - before < 2
+
+
+def test_a_pattern_that_is_heavy_to_search_for_gets_smaller_blocks(tmp_path: Path) -> None:
+    heavy = compile_pattern("(.{0,30}a){0,30}zz")
+    assert heavy.block < compile_pattern("error").block // 8
+    output = captured(tmp_path, b"ab" * (1 << 16))
+    before = time.process_time()
+    page = search_run(output, heavy, order="oldest", deadline=0)
+    assert page.more
+    assert PatternWatch(output, heavy, Cursor(1)).advance() is None
+    assert time.process_time() - before < 10
