@@ -52,16 +52,20 @@ class Place:
     async def few(self) -> tuple[str, list[str]]:
         """Make the state directory `few` with one finished task; its id."""
         if self._few is None:
-            self._few = await run_one(self.folder / "few", self.settings), []
+            self._few = await self._with_one("few"), []
         return self._few
 
     async def many(self) -> tuple[str, list[str]]:
         """Make the state directory `many`; the ids of its newest finished task and of all older ones."""
         if self._many is None:
-            newest = await run_one(self.folder / "many", self.settings)
+            newest = await self._with_one("many")
             count = self.count(10_000, 200)
             self._many = newest, await anyio.to_thread.run_sync(seed, self.folder / "many", count)
         return self._many
+
+    async def _with_one(self, name: str) -> str:
+        async with self.server(name) as server:
+            return await run_one(server)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mcp_tasks.connection import connect, serve_command, surroundings
+from mcp_tasks.connection import Connection
 from mcp_tasks.models import Finished, Task
 from mcp_tasks.stores.json_files import JsonFileStore
 
@@ -24,10 +24,9 @@ _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _ALNUM = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
-async def run_one(state: Path, settings: Path) -> str:
-    """Make a state directory with one finished task in it and return the task's id."""
-    async with connect(serve_command(state), surroundings(settings)) as server:
-        view = await server.call("run_command", command="echo finished", wait_ms=10_000)
+async def run_one(server: Connection) -> str:
+    """Run the task that the others are copies of, and return its id."""
+    view = await server.call("run_command", command="echo finished", wait_ms=10_000)
     if view["state"] != "completed":
         raise RuntimeError(f"`echo finished` is {view['state']}")
     return str(view["task_id"])
@@ -37,7 +36,7 @@ def seed(state: Path, count: int) -> list[str]:
     """Add finished tasks to a state directory that has one, and return their ids.
 
     Args:
-        state: A directory that `run_one` has made, without a running server.
+        state: A directory with the one task of `run_one` in it, and without a running server.
         count: How many tasks to add. Each is a millisecond older than the one before.
     """
     store = JsonFileStore(state)
