@@ -1,0 +1,74 @@
+"""A service that answers without doing anything, and settings for the server in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+
+from mcp_tasks.requests import Request
+from mcp_tasks.server.schemas import ToolSet
+from mcp_tasks.service import Caller, Service
+
+__all__ = ["VIEW", "FakeService", "FakeSettings"]
+
+VIEW = {
+    "task_id": "0" * 36,
+    "session": "default",
+    "state": "running",
+    "elapsed_ms": 12,
+    "stdout_bytes": 0,
+    "stderr_bytes": 0,
+    "next_cursor": "c1",
+}
+
+
+@dataclass
+class FakeSettings:
+    owner: str = "me"
+    session: str | None = None
+    max_wait_ms: int = 25_000
+    tools: ToolSet = "standard"
+
+
+@dataclass
+class FakeService:
+    """Notes who asked for what, and answers `answer`, which may raise.
+
+    Attributes:
+        waits: A call waits for `release`, and reports progress before.
+        cancelled: Set when a waiting call was cancelled.
+    """
+
+    answer: Callable[[Request], dict[str, Any]] = lambda _: VIEW
+    waits: bool = False
+    reports: tuple[int, ...] = ()
+    calls: list[tuple[Caller, Request]] = field(default_factory=list)
+    release: anyio.Event = field(default_factory=anyio.Event)
+    waiting: anyio.Event = field(default_factory=anyio.Event)
+    cancelled: anyio.Event = field(default_factory=anyio.Event)
+
+    def as_service(self) -> Service:
+        return cast("Service", self)
+
+    def startup_report(self) -> str:
+        return "1 session and 2 tasks"
+
+    async def _call(self, caller: Caller, request: Request) -> dict[str, Any]:
+        self.calls.append((caller, request))
+        for waited in self.reports:
+            assert caller.progress is not None
+            await caller.progress(waited, 100, f"waited {waited} ms")
+        if self.waits:
+            self.waiting.set()
+            try:
+                await self.release.wait()
+            except BaseException:
+                self.cancelled.set()
+                raise
+        return self.answer(request)
+
+    run_command = poll_task = get_result = cancel_task = clear_task = list_tasks = _call
+    send_input = wait_tasks = search_output = _call
