@@ -1,0 +1,215 @@
+"""What `doctor` looks at: each thing that has to hold for tasks to be kept."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mcp_tasks.cli.printing import size
+from mcp_tasks.cli.versions import installed
+from mcp_tasks.errors import TasksError
+
+if TYPE_CHECKING:
+    from mcp_tasks.ports import Store
+    from mcp_tasks.settings import Settings
+
+__all__ = ["Finding", "examine"]
+
+_PROBE_MS = 20_000
+_MOST_TOLD = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing.
+
+    Attributes:
+        verdict: `wrong` where tasks could be refused or lost, `look` where a person might want to.
+        hint: What to do about it.
+    """
+
+    verdict: Literal["well", "look", "wrong"]
+    what: str
+    found: str
+    hint: str = ""
+
+    def as_fields(self) -> dict[str, str]:
+        """For JSON; empty fields are left out."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything; nothing that is wrong keeps the rest from being looked at."""
+    findings = [Finding("well", "version", _versions())]
+    for check in (_directory, _modes, _disk, _locks, _launcher, _records):
+        try:
+            findings += check(settings)
+        except TasksError as error:
+            findings.append(Finding("wrong", _name(check), error.message, error.hint))
+        except OSError as error:
+            findings.append(Finding("wrong", _name(check), error.strerror or type(error).__name__))
+    return findings
+
+
+def _name(check: Callable[[Settings], Iterator[Finding]]) -> str:
+    return check.__name__.removeprefix("_")
+
+
+def _versions() -> str:
+    machine = f"Python {platform.python_version()} on {platform.system()} {platform.release()}"
+    return f"{installed('mcp-tasks')}, {installed('mcp')}, {machine}"
+
+
+def _directory(settings: Settings) -> Iterator[Finding]:
+    if settings.store == "memory":
+        yield Finding("look", "directory", "none: the memory store ends with its server")
+        return
+    from mcp_tasks.app import open_store
+
+    with closing(open_store(settings)):
+        yield Finding("well", "directory", f"{settings.dir} ({settings.store})")
+
+
+def _modes(settings: Settings) -> Iterator[Finding]:
+    if settings.store == "memory":
+        return
+    found = os.stat(settings.dir)
+    if found.st_uid != os.getuid():
+        yield Finding("wrong", "modes", f"it belongs to user {found.st_uid}", "set MCP_TASKS_DIR to your own")
+    elif stat.S_IMODE(found.st_mode) & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        yield Finding("wrong", "modes", f"others may look into it ({mode:04o})", f"chmod 700 {settings.dir}")
+    else:
+        yield Finding("well", "modes", "yours alone")
+
+
+def _disk(settings: Settings) -> Iterator[Finding]:
+    place = settings.dir
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < settings.min_free_bytes:
+        hint = "make room, or set MCP_TASKS_MIN_FREE_BYTES"
+        yield Finding("wrong", "disk", f"{size(free)} free, {size(settings.min_free_bytes)} wanted", hint)
+    else:
+        yield Finding("well", "disk", f"{size(free)} free")
+
+
+def _locks(settings: Settings) -> Iterator[Finding]:
+    """Whether what tells life from death holds on this file system."""
+    import fcntl
+
+    with tempfile.TemporaryDirectory(
+        prefix="doctor-", dir=None if settings.store == "memory" else settings.dir
+    ) as folder:
+        lock = os.path.join(folder, "lock")
+        first, second = (os.open(lock, os.O_RDWR | os.O_CREAT, 0o600) for _ in range(2))
+        try:
+            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                yield Finding("wrong", "locks", "two may hold the same lock", "use a local disk")
+                return
+        finally:
+            os.close(first)
+            os.close(second)
+        pipe = os.path.join(folder, "pipe")
+        os.mkfifo(pipe, 0o600)
+        os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+    yield Finding("well", "locks", "locks and pipes hold")
+
+
+def _launcher(settings: Settings) -> Iterator[Finding]:
+    """Run a command from end to end, in a store that leaves nothing behind."""
+    import anyio
+
+    from mcp_tasks.app import open_service
+    from mcp_tasks.requests import RunCommand
+    from mcp_tasks.service import Caller
+
+    aside = settings.model_copy(update={"store": "memory", "min_free_bytes": 0})
+
+    async def probe() -> str:
+        async with open_service(aside) as service:
+            caller = Caller(settings.owner, "doctor", named=True, max_wait_ms=_PROBE_MS)
+            try:
+                view = await service.run_command(
+                    caller, RunCommand(command=("echo", "well"), wait_ms=_PROBE_MS)
+                )
+            except TasksError as error:
+                return str(error)
+        return "" if view.get("stdout") == "well\n" else f"echo: {view['state']} {view.get('error', '')}"
+
+    if wrong := anyio.run(probe):
+        yield Finding("wrong", "commands", wrong, "nothing can be run here")
+    else:
+        yield Finding("well", "commands", "started, watched and read")
+
+
+def _records(settings: Settings) -> Iterator[Finding]:
+    if settings.store == "memory":
+        return
+    from mcp_tasks.app import open_store
+
+    with closing(open_store(settings)) as store:
+        yield from _tasks(store)
+        sessions = store.sessions()
+        for session in sessions:
+            for _ in store.tasks(session.key):
+                pass  # reading is what finds the broken ones
+        problems = store.problems()
+    for problem in problems[:_MOST_TOLD]:
+        yield Finding("wrong", "records", problem)
+    if len(problems) > _MOST_TOLD:
+        yield Finding("wrong", "records", f"and {len(problems) - _MOST_TOLD} more")
+    if not problems:
+        yield Finding("well", "records", f"all readable, in {len(sessions)} sessions")
+    yield from _set_aside(settings.dir)
+
+
+def _tasks(store: Store) -> Iterator[Finding]:
+    """Whether what is said to run has a supervisor that lives."""
+    from mcp_tasks.executors.local import LocalExecutor
+    from mcp_tasks.models import Running
+    from mcp_tasks.ports import Gone
+
+    executor = LocalExecutor()
+    supervised, pending, gone = 0, 0, []
+    for key in store.unfinished():
+        task = store.load(key)
+        if not isinstance(task.state, Running):
+            pending += not task.is_final
+        elif isinstance(executor.observe(store.run_folder(key, task.run)), Gone):
+            gone.append(key.task_id)
+        else:
+            supervised += 1
+    executor.close()
+    yield Finding("well", "tasks", f"{supervised} run under supervisors, {pending} wait")
+    for task_id in gone[:_MOST_TOLD]:
+        hint = "the next server, or `mcp-tasks poll`, marks it lost"
+        yield Finding("look", "tasks", f"{task_id} has no supervisor any more", hint)
+
+
+def _set_aside(directory: Path) -> Iterator[Finding]:
+    try:
+        names = [name for name in os.listdir(directory / "quarantine") if not name.endswith(".why")]
+    except FileNotFoundError:
+        return
+    if names:
+        yield Finding(
+            "look",
+            "quarantine",
+            f"{len(names)} broken records set aside",
+            f"{directory / 'quarantine'} has them with the reasons; delete what you do not need",
+        )

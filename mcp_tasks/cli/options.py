@@ -1,0 +1,48 @@
+"""Options that several commands have in common."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+__all__ = ["Dir", "Json", "Place", "Session", "Store", "StreamName", "Streams", "TaskId"]
+
+_WHERE = "Where"
+
+
+class StreamName(StrEnum):
+    """Which of a command's streams are meant."""
+
+    both = "both"
+    stdout = "stdout"
+    stderr = "stderr"
+
+
+Dir: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="D", help="State directory (MCP_TASKS_DIR).", rich_help_panel=_WHERE),
+]
+Store: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="KIND",
+        help="memory, json, sqlite or redis (MCP_TASKS_STORE).",
+        rich_help_panel=_WHERE,
+    ),
+]
+Session: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--session", "-s", metavar="S", help="Session (MCP_TASKS_SESSION).", rich_help_panel=_WHERE),
+]
+Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+Streams: TypeAlias = Annotated[StreamName, typer.Option("--stream", help="Which output.")]
+TaskId: TypeAlias = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="Task id, or a beginning that only one task has.", show_default=False),
+]
+Place: TypeAlias = tuple[Path | None, str | None, str | None]
+"""State directory, store and session as given on the command line."""

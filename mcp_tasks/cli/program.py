@@ -1,0 +1,71 @@
+"""All commands put together, and what an error means to a shell."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from mcp_tasks.cli import ending, looking, reading, serving, setting_up, starting, waiting
+from mcp_tasks.cli.printing import note
+from mcp_tasks.cli.versions import installed
+from mcp_tasks.errors import TasksError
+
+__all__ = ["app", "run"]
+
+_EXIT_CODES = {
+    "invalid_argument": 2,
+    "task_not_found": 3,
+    "session_not_found": 3,
+    "store_unavailable": 4,
+}
+
+# Without markup, help needs no rich, and text in brackets stays as it is.
+app = typer.Typer(
+    name="mcp-tasks",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (serving, starting, looking, reading, waiting, ending, setting_up):
+    group.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(installed("mcp-tasks"))
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def bare(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback has done everything
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Commands that outlive the client, the call and the server.
+
+    Without a command it serves MCP on stdin and stdout, unless stdin is a terminal.
+
+    Exit codes: 0 well, 1 the command or task failed, 2 wrong usage, 3 not found, 4 store unavailable.
+    """
+    if context.invoked_subcommand is None:
+        if sys.stdin is None or sys.stdin.isatty():
+            print(context.get_help())
+        else:
+            serving.serve_on_stdio({})
+
+
+def run() -> int:
+    """Do what the command line says, and return the exit code where something was wrong."""
+    try:
+        app(prog_name="mcp-tasks")
+    except TasksError as error:
+        # What an agent is told to call next has another name here.
+        hint = "`mcp-tasks ps` lists the tasks" if error.code == "task_not_found" else error.hint
+        note(f"mcp-tasks: {error.message}{f' ({hint})' if hint else ''}")
+        return _EXIT_CODES.get(error.code, 1)
+    return 0

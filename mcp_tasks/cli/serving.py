@@ -1,0 +1,75 @@
+"""`serve`: be an MCP server."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from mcp_tasks.cli.options import Dir, Session, Store
+
+__all__ = ["register", "serve", "serve_on_stdio"]
+
+
+class Transport(StrEnum):
+    """How clients reach the server."""
+
+    stdio = "stdio"
+    http = "http"
+    sse = "sse"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(serve)
+
+
+def serve(
+    transport: Annotated[Transport, typer.Option(help="How clients reach the server.")] = Transport.stdio,
+    store: Store = None,
+    directory: Dir = None,
+    session: Session = None,
+    tools: Annotated[
+        str | None, typer.Option(metavar="SET", help="core, standard or full (MCP_TASKS_TOOLS).")
+    ] = None,
+    max_running: Annotated[
+        int | None, typer.Option(metavar="N", help="Running tasks, over all servers of the store.")
+    ] = None,
+    queue_limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Waiting tasks, over all servers of the store.")
+    ] = None,
+) -> None:
+    """Serve MCP."""
+    if transport is not Transport.stdio:
+        from mcp_tasks.errors import NotSupported
+
+        raise NotSupported(f"the transport {transport.value} is not available in this version", "use stdio")
+    serve_on_stdio(
+        {
+            "store": store,
+            "dir": directory,
+            "session": session,
+            "tools": tools,
+            "max_running": max_running,
+            "queue_limit": queue_limit,
+        }
+    )
+
+
+def serve_on_stdio(arguments: dict[str, Any]) -> None:
+    """Serve the client at stdin and stdout until it is gone."""
+    import anyio
+
+    from mcp_tasks.settings import Settings
+
+    settings = Settings(**arguments)
+
+    async def serve_client() -> None:
+        from mcp_tasks.app import open_service
+        from mcp_tasks.server.stdio import serve_stdio
+
+        async with open_service(settings) as service:
+            await serve_stdio(service, settings)
+
+    anyio.run(serve_client)
