@@ -269,8 +269,7 @@ class JsonFileStore:
             self._state.report(f"task {key.task_id}: {error.message}")
             raise
         except (BrokenRecord, durable.UnsafeFile):
-            self._set_aside(key, path, locked=locked)
-            raise TaskNotFound(key.task_id) from None
+            task, data, found = self._second_look(key, path, locked=locked)
         except OSError as error:
             if isinstance(error, NotADirectoryError):
                 raise TaskNotFound(key.task_id) from None
@@ -285,16 +284,18 @@ class JsonFileStore:
             raise BrokenRecord("task.key: the record is another task's")
         return task, data, found
 
-    def _set_aside(self, key: TaskKey, path: str, *, locked: bool) -> None:
-        # Under the lock, and only if it is still broken: somebody may have put a good one there.
+    def _second_look(self, key: TaskKey, path: str, *, locked: bool) -> tuple[Task, bytes, os.stat_result]:
+        """Set a broken record aside, unless it is well under the lock. Raises TaskNotFound then."""
         with nullcontext() if locked else self._sessions.lock(key.session_key):
             try:
-                self._decoded(key, path)
+                return self._decoded(key, path)
+            except NewerSchema:
+                raise
             except (BrokenRecord, durable.UnsafeFile) as error:
-                if not isinstance(error, NewerSchema):
-                    self._state.set_aside(path, error.message)
+                self._state.set_aside(path, error.message)
             except FileNotFoundError:
                 pass
+        raise TaskNotFound(key.task_id)
 
     def _loaded(self, session: SessionKey, ids: list[str], *, locked: bool) -> Iterator[Task]:
         for task_id in ids:
