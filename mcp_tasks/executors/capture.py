@@ -48,8 +48,9 @@ class Capture:
         self._unchecked = _SPACE_CHECK_BYTES
         self._segments: tuple[list[str], list[str]] = ([], [])
         self._room = [0, 0]
-        self._files = [os.open(name, _CREATE, 0o600, dir_fd=folder) for name in STREAMS]
-        self._index = os.open("chunks", _CREATE, 0o600, dir_fd=folder)
+        # Files come with their first byte: a command that prints nothing costs none.
+        self._files: list[int | None] = [None, None]
+        self._index: int | None = None
         self._pending: tuple[int, int, int] | None = None
         self.discarding = False
 
@@ -90,14 +91,20 @@ class Capture:
     def _place(self, stream: int, wanted: int) -> tuple[int, int]:
         """The file that the next bytes go to, and how many of them."""
         if not self._limit:
-            return self._files[stream], wanted
+            return self._open(stream), wanted
         if not self._segments[stream] and (head := self._head - self.kept) > 0:
-            return self._files[stream], min(wanted, head)
+            return self._open(stream), min(wanted, head)
         if not self._segment:
-            return self._files[stream], 0
+            return -1, 0
         if not self._segments[stream] or not self._room[stream]:
             self._next_segment(stream)
-        return self._files[stream], min(wanted, self._room[stream])
+        return self._open(stream), min(wanted, self._room[stream])
+
+    def _open(self, stream: int) -> int:
+        file = self._files[stream]
+        if file is None:
+            file = self._files[stream] = os.open(STREAMS[stream], _CREATE, 0o600, dir_fd=self._folder)
+        return file
 
     def _next_segment(self, stream: int) -> None:
         names = self._segments[stream]
@@ -105,8 +112,9 @@ class Capture:
             os.unlink(names.pop(0), dir_fd=self._folder)
         name = f"{STREAMS[stream]}.{self.sizes[stream]:020d}"
         file = os.open(name, _CREATE, 0o600, dir_fd=self._folder)
-        os.fsync(self._files[stream])
-        os.close(self._files[stream])
+        if (full := self._files[stream]) is not None:
+            os.fsync(full)
+            os.close(full)
         self._files[stream] = file
         self._room[stream] = self._segment
         names.append(name)
@@ -140,6 +148,8 @@ class Capture:
         began, stream, size = self._pending
         self._pending = None
         try:
+            if self._index is None:
+                self._index = os.open("chunks", _CREATE, 0o600, dir_fd=self._folder)
             os.write(self._index, CHUNK.pack(began, stream + 1, size))
         except OSError:
             return
@@ -151,8 +161,8 @@ class Capture:
 
     def sync(self) -> None:
         """Bring the output to disk. Raises OSError when the device refuses."""
-        for stream, file in enumerate(self._files):
-            if self.sizes[stream]:
+        for file in self._files:
+            if file is not None:
                 os.fsync(file)
         self.flush_index()
 

@@ -2,8 +2,8 @@
 
 A run folder holds, beside the output (see `capture`):
 
-- `lock`: held (flock(2)) from before the claim until the supervisor has left. Free, without an exit
-  record, means that nobody can know the end any more. No pid is ever asked.
+- The folder itself is locked (flock(2)) from before the claim until the supervisor has left. Free,
+  without an exit record, means that nobody can know the end any more. No pid is ever asked.
 - `alive`: a FIFO whose only writer is the supervisor, until the exit record is on disk. Its end of
   file wakes whoever waits, in any process.
 - `control`, `input`: FIFOs that the supervisor reads; without a reader they cannot be opened (ENXIO).
@@ -105,7 +105,7 @@ class LocalExecutor:
             if slot is None:
                 return None
             held.append(slot)
-            lock = _open_lock(folder)
+            lock = os.open(folder, _READ | os.O_DIRECTORY)
             held.append(lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +114,7 @@ class LocalExecutor:
             ours, theirs = socket.socketpair()
             held.append(theirs.detach())
             try:
-                self._send(folder, launch, lock=lock, slot=slot, reply=held[-1])
+                self._send(_to_wire(launch, folder), [lock, slot, held[-1]])
             except BaseException:
                 ours.close()
                 raise
@@ -128,24 +128,18 @@ class LocalExecutor:
             for descriptor in held:
                 os.close(descriptor)
 
-    def _send(self, folder: Path, launch: Launch, *, lock: int, slot: int, reply: int) -> None:
-        message = _to_wire(launch, folder)
-        directory = os.open(folder, _READ | os.O_DIRECTORY)
-        try:
-            descriptors = [directory, lock, slot, reply]
-            with self._lock:
-                if launch.lifeline:
-                    if self._lifeline is None:
-                        self._lifeline = os.pipe()
-                    descriptors.append(self._lifeline[0])
-                try:
-                    wire.send(self._connected(), message, descriptors)
-                except (BrokenPipeError, ConnectionResetError):
-                    # The launcher was killed since it was last used. Nothing has been read of this launch.
-                    self._disconnect()
-                    wire.send(self._connected(), message, descriptors)
-        finally:
-            os.close(directory)
+    def _send(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        with self._lock:
+            if message["lifeline"]:
+                if self._lifeline is None:
+                    self._lifeline = os.pipe()
+                descriptors = [*descriptors, self._lifeline[0]]
+            try:
+                wire.send(self._connected(), message, descriptors)
+            except (BrokenPipeError, ConnectionResetError):
+                # The launcher was killed since it was last used. Nothing has been read of this launch.
+                self._disconnect()
+                wire.send(self._connected(), message, descriptors)
 
     def _connected(self) -> socket.socket:
         if self._channel is None:
@@ -458,7 +452,7 @@ def _json_object(path: Path) -> dict[str, Any] | None:
 def _is_free(folder: Path) -> bool:
     """Whether nobody holds the run's lock. Shared, so that those who look do not disturb each other."""
     try:
-        lock = os.open(folder / "lock", _READ)
+        lock = os.open(folder, _READ | os.O_DIRECTORY)
     except OSError:
         return True
     try:
@@ -468,10 +462,6 @@ def _is_free(folder: Path) -> bool:
     finally:
         os.close(lock)
     return True
-
-
-def _open_lock(folder: Path) -> int:
-    return os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def _open_input(folder: Path) -> int:

@@ -29,6 +29,7 @@ __all__ = ["stand_by"]
 _READ_SIZE = 256 << 10
 _PIPE_SIZE = 1 << 20
 _RECORD_ROOM = 4096
+_CREATE_RECORD = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _PIPES = ("alive", "control", "input")
 # How long the pipes may go on after the command itself has ended, before the task counts as over.
 _DRAIN_QUIET_S = 0.05
@@ -40,25 +41,31 @@ Reason = Literal["timed_out", "cancelled", "output_limit"]
 
 def stand_by(channel: socket.socket, taken: Callable[[], None]) -> None:
     """Wait for one launch on `channel`, call `taken`, and see it through. Returns when all is over."""
+    # All that needs no launch is done before there is one, so that no command waits for it.
+    os.setsid()
+    tree.become_subreaper()
+    wakeup = _signals()
+    pipes = [_output_pipe() for _ in STREAMS]
     launch = wire.receive(channel)
     if launch is None:
         return
     taken()
     channel.close()
     message, descriptors = launch
-    os.setsid()
-    tree.become_subreaper()
     os.fchdir(descriptors[wire.FOLDER])
-    Supervisor(message, descriptors).run()
+    Supervisor(message, descriptors, wakeup, pipes).run()
 
 
 class Supervisor:
     """Sees one command through, from the preparation of its run folder to its last descendant."""
 
-    def __init__(self, message: dict[str, Any], descriptors: list[int]) -> None:
+    def __init__(
+        self, message: dict[str, Any], descriptors: list[int], wakeup: int, pipes: list[tuple[int, int]]
+    ) -> None:
         self._message = message
+        self._wakeup = wakeup
+        self._pipes = pipes
         self._folder = descriptors[wire.FOLDER]
-        self._lock = descriptors[wire.LOCK]
         self._slot: int | None = descriptors[wire.SLOT]
         self._reply = socket.socket(fileno=descriptors[wire.REPLY])
         self._lifeline = descriptors[wire.LIFELINE] if message["lifeline"] else None
@@ -68,6 +75,7 @@ class Supervisor:
         self._buffer = bytearray(_READ_SIZE)
         self._view = memoryview(self._buffer)
 
+        self._record: int | None = None
         self._command: int | None = None
         self._status: int | None = None
         self._usage: resource.struct_rusage | None = None
@@ -94,32 +102,21 @@ class Supervisor:
 
     def run(self) -> None:
         """Prepare, wait for the word, start, watch, record, stay for what was left behind."""
-        try:
-            self._prepare()
-        except OSError as error:
-            self._answer("unprepared", error.errno or 0, os.strerror(error.errno or 0))
-            self._withdraw()
-            return
         self._answer("ready")
         if self._reply.recv(1) != b"G":
             self._withdraw()
+            return
+        try:
+            self._open_pipes()
+        except OSError as error:
+            self._withdraw()
+            self._answer("unprepared", error.errno or 0, os.strerror(error.errno or 0))
             return
         if self._start():
             self._watch()
         self._leave()
 
-    def _prepare(self) -> None:
-        self._capture = Capture(
-            self._folder,
-            self._message["max_output_bytes"],
-            keep_tail=self._message["on_output_limit"] == "keep_tail",
-            min_free=self._message["min_free_bytes"],
-        )
-        # Room for the exit record is taken now, so that a full disk cannot lose the exit code.
-        self._record = os.open(
-            "exit.tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
-        _reserve(self._record, _RECORD_ROOM)
+    def _open_pipes(self) -> None:
         for name in _PIPES[: 3 if self._message["interactive"] else 2]:
             os.mkfifo(name, 0o600)
         self._alive, self._alive_reader = _fifo("alive")
@@ -127,7 +124,6 @@ class Supervisor:
         self._control_writer, self._control = _fifo("control")
         if self._message["interactive"]:
             self._input_writer, self._input = _fifo("input")
-        self._wakeup = _signals()
 
     def _answer(self, *fields: str | int) -> None:
         answer = marshal.dumps(fields)
@@ -139,7 +135,7 @@ class Supervisor:
 
     def _withdraw(self) -> None:
         """Nothing was started: leave no trace of the run."""
-        for name in (*_PIPES, *STREAMS, "chunks", "exit.tmp", "lock"):
+        for name in _PIPES:
             _unlink(name)
         self._vanish()
 
@@ -152,6 +148,12 @@ class Supervisor:
                 return
 
     def _start(self) -> bool:
+        self._capture = Capture(
+            self._folder,
+            self._message["max_output_bytes"],
+            keep_tail=self._message["on_output_limit"] == "keep_tail",
+            min_free=self._message["min_free_bytes"],
+        )
         self._started_mono = time.monotonic()
         self._started_at = time.time_ns() // 1_000_000
         try:
@@ -170,7 +172,20 @@ class Supervisor:
         self._reply.close()
         if (timeout := self._message["timeout_ms"]) is not None:
             self._deadline = self._started_mono + timeout / 1000
+        self._make_room()
         return True
+
+    def _make_room(self) -> None:
+        """Take room for the exit record now, so that a disk that fills up cannot lose the exit code.
+
+        Where there is none already, the command is ended: nothing of it could be kept.
+        """
+        try:
+            self._record = os.open("exit.tmp", _CREATE_RECORD, 0o600)
+            _reserve(self._record, _RECORD_ROOM)
+        except OSError as error:
+            self._detail = f"there is no room for its exit record ({os.strerror(error.errno or 0)})"
+            self._end("output_limit", self._message["grace_ms"])
 
     def _spawn(self) -> int:
         """Start the command in a process group of its own. Raises OSError when it cannot be started."""
@@ -187,11 +202,8 @@ class Supervisor:
                 actions.append((os.POSIX_SPAWN_DUP2, reader, 0))
             else:
                 actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
-            for stream in range(len(STREAMS)):
-                reader, writer = os.pipe()
+            for stream, (reader, writer) in enumerate(self._pipes):
                 ends.append(writer)
-                _widen(reader)
-                os.set_blocking(reader, False)
                 self._outputs[reader] = stream
                 actions.append((os.POSIX_SPAWN_DUP2, writer, stream + 1))
             os.chdir(self._message["cwd"])
@@ -496,6 +508,8 @@ class Supervisor:
             output_held=bool(self._outputs),
         )
         self._recorded = True
+        if self._record is None:
+            self._record = os.open("exit.tmp", _CREATE_RECORD, 0o600)
         os.pwrite(self._record, text, 0)
         os.ftruncate(self._record, len(text))
         os.fsync(self._record)
@@ -523,10 +537,12 @@ def _posix_spawn(argv: list[bytes], env: dict[bytes, bytes], actions: list[tuple
     candidates = [program]
     if b"/" not in program:
         path = env.get(b"PATH", os.fsencode(os.defpath))
-        candidates = [os.path.join(folder or b".", program) for folder in path.split(b":")]
+        candidates = [(folder or b".") + b"/" + program for folder in path.split(b":")]
     denied = False
     for candidate in candidates:
         try:
+            # A look is a tenth of the price of a process that fails to exec.
+            os.stat(candidate)
             return os.posix_spawn(
                 candidate,
                 argv,
@@ -573,6 +589,14 @@ def _drain(descriptor: int) -> bytes:
         return os.read(descriptor, 4096)
     except BlockingIOError:
         return b""
+
+
+def _output_pipe() -> tuple[int, int]:
+    """A pipe for a stream of the command, (reader, writer), as wide as is allowed."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    _widen(reader)
+    return reader, writer
 
 
 def _widen(pipe: int) -> None:

@@ -7,10 +7,12 @@ ps(1) shows: descendants, plus the command's process group.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 __all__ = ["become_subreaper", "children", "descendants", "processes", "signal_process"]
 
@@ -22,9 +24,14 @@ def become_subreaper() -> bool:
     """Adopt every orphan of the tree below this process; false where the platform cannot."""
     if not _LINUX:
         return False
-    import ctypes
+    return bool(_libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
-    return bool(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+
+@functools.cache
+def _libc() -> Any:
+    import ctypes  # the launcher pays once, before it forks
+
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def descendants(root: int, group: int | None = None) -> list[int]:

@@ -14,12 +14,12 @@ import os
 import socket
 from typing import Any
 
-__all__ = ["FOLDER", "LIFELINE", "LOCK", "RECORD_VERSION", "REPLY", "SLOT", "receive", "send", "string"]
+__all__ = ["FOLDER", "LIFELINE", "RECORD_VERSION", "REPLY", "SLOT", "receive", "send", "string"]
 
 RECORD_VERSION = 1
 
-# Positions of the descriptors that come with a launch.
-FOLDER, LOCK, SLOT, REPLY, LIFELINE = range(5)
+# Positions of the descriptors that come with a launch. That of the run folder carries the run's lock.
+FOLDER, SLOT, REPLY, LIFELINE = range(4)
 
 _LENGTH = 4
 _MAX_DESCRIPTORS = 8
