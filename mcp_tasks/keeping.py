@@ -21,6 +21,7 @@ __all__ = ["Keeping"]
 _SWEEP_S = 5.0
 _QUEUE_S = 0.2
 _STARTING_S = 0.01
+_SETTLE_S = 0.1
 _GRACE_MS = 1_000
 
 log = logging.getLogger(__name__)
@@ -95,9 +96,12 @@ class Keeping:
                         await anyio.wait_readable(wire)
                     finally:
                         os.close(wire)
+                    self.queue_changed()
+                # The place is free and the exit record on disk. The task's own record may come a moment
+                # later, so that it does not compete with the next start for the disk.
+                await anyio.sleep(_SETTLE_S)
                 if (await self._settle(task.key)) is not False:
                     return
-                await anyio.sleep(_STARTING_S)
         except OSError:
             # No descriptor to watch with now: the sweep finds the end.
             log.warning("a running task cannot be watched now and is left to the sweep", exc_info=True)
