@@ -55,28 +55,32 @@ class Inspector:
         command, *args = serve(tmp_path / "state")
         server = {"type": "stdio", "command": command, "args": args, "cwd": str(ROOT)}
         config = tmp_path / "inspector.json"
-        servers = {"patient": server, "impatient": {**server, "requestTimeout": 1_000}}
-        config.write_text(json.dumps({"mcpServers": servers}))
+        config.write_text(json.dumps({"mcpServers": {"tasks": server}}))
         return cls(clients, config)
 
-    def run(self, *options: str, server: str = "patient") -> subprocess.CompletedProcess[str]:
+    def start(self, *options: str) -> subprocess.Popen[str]:
         argv = [self.clients.node, str(self.clients.inspector), "--cli", "--config", str(self.config)]
-        argv += ["--server", server, "--format", "json", "--quiet", *options]
+        argv += ["--server", "tasks", "--format", "json", "--quiet", *options]
         env = {**surroundings(self.clients), "MCP_INSPECTOR_SECRET_STORE": "memory"}
-        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *options: str) -> tuple[int, str, str]:
+        with self.start(*options) as process:
+            printed, errors = process.communicate(timeout=60)
+        return process.returncode, printed, errors
 
     def call(self, tool: str, *options: str, **arguments: Any) -> dict[str, Any]:
         given = ["--tool-name", tool, "--tool-args-json", json.dumps(arguments)]
-        done = self.run("--method", "tools/call", *given, *options)
-        assert done.returncode == 0, done.stderr
-        content: dict[str, Any] = json.loads(done.stdout)["result"]["structuredContent"]
+        exit_code, printed, errors = self.run("--method", "tools/call", *given, *options)
+        assert exit_code == 0, errors
+        content: dict[str, Any] = json.loads(printed)["result"]["structuredContent"]
         return content
 
 
 def test_the_inspector_finds_no_fault_in_the_tools(clients: Clients, tmp_path: Path) -> None:
-    done = Inspector.on(clients, tmp_path).run("--method", "tools/list", "--strict")
-    assert done.returncode == 0, done.stderr
-    tools = json.loads(done.stdout)["result"]["tools"]
+    exit_code, printed, errors = Inspector.on(clients, tmp_path).run("--method", "tools/list", "--strict")
+    assert exit_code == 0, errors
+    tools = json.loads(printed)["result"]["tools"]
     assert {tool["name"] for tool in tools} >= CORE_TOOLS
 
 
@@ -100,21 +104,21 @@ def test_the_inspector_starts_polls_reads_cancels_and_clears(clients: Clients, t
     assert set(cleared) == {started["task_id"], left["task_id"]}
 
 
-def test_a_call_that_outlasts_the_inspectors_patience_fails_and_start_and_poll_do_not(
+def test_an_inspector_that_is_killed_in_the_middle_of_a_call_finds_the_task_afterwards(
     clients: Clients, tmp_path: Path
 ) -> None:
     inspector = Inspector.on(clients, tmp_path)
-    slow = {"command": "sleep 3; echo late", "key": "slow"}
+    begun = tmp_path / "begun"
+    slow = {"command": f"touch {begun}; sleep 2; echo late", "key": "slow"}
+    given = ["--tool-name", "run_command", "--tool-args-json", json.dumps({**slow, "wait_ms": 20_000})]
 
-    blocking = inspector.run(
-        "--method",
-        "tools/call",
-        *("--tool-name", "run_command", "--tool-args-json", json.dumps({**slow, "wait_ms": 20_000})),
-        server="impatient",
-    )
+    # It renews its patience with each progress notification, so that only its own end ends the call.
+    with inspector.start("--method", "tools/call", *given) as blocking:
+        wait_until(begun.exists, "the command runs", 30)
+        blocking.kill()
+        printed, _ = blocking.communicate()
 
-    assert blocking.returncode != 0
-    assert "timed out" in blocking.stderr
+    assert printed == ""
     started = inspector.call("run_command", **slow, wait_ms=0)
     assert started["reused"] is True
     ended = inspector.call("poll_task", task_id=started["task_id"], wait_ms=20_000)
