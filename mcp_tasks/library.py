@@ -1,0 +1,153 @@
+"""The same service without a server, for Python programs: asynchronous, or plain.
+
+    async with open_tasks() as tasks:
+        task = await tasks.run("make test", wait_ms=0)
+        done = await tasks.wait(task["task_id"])
+
+Commands outlive the program, as they outlive a server.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio.from_thread
+
+from mcp_tasks.app import open_service
+from mcp_tasks.models import DEFAULT_SESSION
+from mcp_tasks.requests import (
+    CancelTask,
+    ClearTask,
+    GetResult,
+    ListTasks,
+    PollTask,
+    RunCommand,
+    SearchOutput,
+    SendInput,
+    WaitTasks,
+)
+from mcp_tasks.service import Caller, Service, View
+from mcp_tasks.settings import Settings, user_name
+
+__all__ = ["BlockingTasks", "Tasks", "open_blocking_tasks", "open_tasks"]
+
+_FOREVER_MS = 10 * 365 * 86_400_000
+
+
+class Tasks:
+    """Tasks of one session. Each method takes the arguments of the tool of its name, as keywords.
+
+    Answers are the views of the tools, as dicts; errors are `mcp_tasks.errors.TasksError`. A program
+    has no client that loses patience, so a wait lasts as long as it is told to.
+    """
+
+    def __init__(self, service: Service, caller: Caller) -> None:
+        self._service = service
+        self._caller = caller
+
+    async def run(self, command: str | Sequence[str], **options: Any) -> View:
+        """Start a command: `run_command`."""
+        given = command if isinstance(command, str) else tuple(command)
+        return await self._service.run_command(self._caller, RunCommand(command=given, **options))
+
+    async def poll(self, task_id: str, **options: Any) -> View:
+        """Look at a task: `poll_task`."""
+        return await self._service.poll_task(self._caller, PollTask(task_id=task_id, **options))
+
+    async def wait(self, task_id: str, timeout_ms: int | None = None) -> View:
+        """Wait until a task is over, or for `timeout_ms`, and return its view."""
+        return await self.poll(task_id, wait_ms=_FOREVER_MS if timeout_ms is None else timeout_ms)
+
+    async def wait_all(self, *task_ids: str, **options: Any) -> View:
+        """Wait for several tasks: `wait_tasks`, by default for all of them."""
+        request = WaitTasks(**{"mode": "all", "wait_ms": _FOREVER_MS, **options}, task_ids=task_ids)
+        return await self._service.wait_tasks(self._caller, request)
+
+    async def result(self, task_id: str, **options: Any) -> View:
+        """Read record and output: `get_result`."""
+        return await self._service.get_result(self._caller, GetResult(task_id=task_id, **options))
+
+    def output(self, task_id: str, stream: str = "stdout") -> Iterator[bytes]:
+        """Every byte that a task has written to a stream so far, in pieces."""
+        if stream not in ("stdout", "stderr"):
+            raise ValueError("stream is stdout or stderr")
+        _, output = self._service.output_of(self._caller, task_id)
+        position = 0
+        while True:
+            start, piece = output.read("stdout" if stream == "stdout" else "stderr", position, 1 << 18)
+            if not piece:
+                return
+            yield piece
+            position = start + len(piece)
+
+    async def cancel(self, task_id: str, **options: Any) -> View:
+        """End a task and all its processes: `cancel_task`."""
+        return await self._service.cancel_task(self._caller, CancelTask(task_id=task_id, **options))
+
+    async def clear(self, task_id: str | None = None, **options: Any) -> View:
+        """Remove finished tasks for good: `clear_task`."""
+        return await self._service.clear_task(self._caller, ClearTask(task_id=task_id, **options))
+
+    async def list(self, **options: Any) -> View:
+        """List the tasks of the session: `list_tasks`."""
+        return await self._service.list_tasks(self._caller, ListTasks(**options))
+
+    async def send(self, task_id: str, text: str | None = None, **options: Any) -> View:
+        """Give a running command input: `send_input`."""
+        return await self._service.send_input(self._caller, SendInput(task_id=task_id, text=text, **options))
+
+    async def search(self, pattern: str, **options: Any) -> View:
+        """Find lines in the output: `search_output`."""
+        return await self._service.search_output(self._caller, SearchOutput(pattern=pattern, **options))
+
+
+@asynccontextmanager
+async def open_tasks(
+    directory: str | os.PathLike[str] | None = None, *, session: str | None = None, **settings: Any
+) -> AsyncIterator[Tasks]:
+    """Open the tasks of a session in this process.
+
+    Args:
+        directory: State directory; the user's own by default, which servers use too.
+        session: Name of the session.
+        settings: Anything else of `mcp_tasks.settings.Settings`, such as `store="memory"`.
+
+    Raises:
+        InvalidArgument: A setting is wrong.
+        StoreUnavailable: The state directory cannot be used.
+    """
+    chosen = Settings(dir=None if directory is None else Path(directory), session=session, **settings)
+    name = chosen.session or DEFAULT_SESSION
+    caller = Caller(user_name(), name, named=chosen.session is not None, max_wait_ms=_FOREVER_MS)
+    async with open_service(chosen) as service:
+        yield Tasks(service, caller)
+
+
+class BlockingTasks:
+    """`Tasks` for plain code: the same methods, each of which returns when it is done."""
+
+    def __init__(self, tasks: Tasks, portal: anyio.from_thread.BlockingPortal) -> None:
+        self._tasks = tasks
+        self._portal = portal
+        self.output = tasks.output
+
+    def __getattr__(self, name: str) -> Callable[..., View]:
+        method = getattr(self._tasks, name)
+        return lambda *args, **options: self._portal.call(functools.partial(method, *args, **options))
+
+
+@contextmanager
+def open_blocking_tasks(
+    directory: str | os.PathLike[str] | None = None, *, session: str | None = None, **settings: Any
+) -> Iterator[BlockingTasks]:
+    """`open_tasks` for plain code."""
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(open_tasks(directory, session=session, **settings)) as tasks,
+    ):
+        yield BlockingTasks(tasks, portal)
