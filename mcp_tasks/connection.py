@@ -99,12 +99,13 @@ async def connect(
         command: Argument vector of the server.
         env: Added to the few variables that the SDK passes on.
         mode: Protocol era, as `mcp.Client` takes it.
-        errors: Where the server's stderr goes; None means this process's.
+        errors: Where the server's stderr goes; None means the one that this process was started with.
     """
     parameters = StdioServerParameters(command=command[0], args=list(command[1:]), env=dict(env))
+    log = errors or sys.__stderr__ or sys.stderr
     before = {child.pid for child in psutil.Process().children()}
     try:
-        async with Client(stdio_client(parameters, errlog=errors or sys.stderr), mode=mode) as client:
+        async with Client(stdio_client(parameters, errlog=log), mode=mode) as client:
             yield Connection(client, _server_pid(command, before))
     except BaseExceptionGroup as group:
         raise _sole(group) from None
