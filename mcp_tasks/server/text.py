@@ -126,9 +126,8 @@ def _remarks(view: Mapping[str, Any]) -> list[str]:
     if warning := view.get("warning"):
         lines.append(f"warning: {_line(warning)}")
     if found := view.get("match"):
-        lines.append(
-            f"match in {found.get('stream')} at byte {found.get('offset')}: {_line(found.get('line', ''))}"
-        )
+        place = f"match: {found.get('stream')} line {found.get('line')}, byte {found.get('offset')}"
+        lines.append(f"{place}: {_line(found['text'])}" if found.get("text") else place)
     for stream, (start, end) in (view.get("gap") or {}).items():
         lines.append(f"gap: {stream} bytes {start} to {end} are left out")
     return lines

@@ -79,7 +79,7 @@ def test_what_is_beside_the_output_is_told() -> None:
             max_wait_ms=25_000,
             error={"code": "spawn_failed", "message": "no such program", "hint": "check PATH"},
             warning="two\nprocesses live on",
-            match={"stream": "stdout", "offset": 7, "line": "ready"},
+            match={"stream": "stdout", "offset": 7, "line": 2, "text": "ready"},
             gap={"stdout": [10, 20]},
             command="make -j",
             cwd="/src",
@@ -101,7 +101,7 @@ def test_what_is_beside_the_output_is_told() -> None:
     assert rest == [
         "error: spawn_failed: no such program. check PATH",
         "warning: two processes live on",
-        "match in stdout at byte 7: ready",
+        "match: stdout line 2, byte 7: ready",
         "gap: stdout bytes 10 to 20 are left out",
         "command: make -j",
         "cwd: /src",
