@@ -54,7 +54,7 @@ def demo(directory: Path | None = None) -> int:
 
 async def _demo(directory: Path | None) -> int:
     teller = Teller()
-    place = Path(tempfile.mkdtemp(prefix="mcp-tasks-demo-", dir=directory)).resolve()
+    place = Path(os.path.realpath(tempfile.mkdtemp(prefix="mcp-tasks-demo-", dir=directory)))
     try:
         with anyio.fail_after(ALL_IN_ALL_SECONDS):
             await _tell(teller, place)
