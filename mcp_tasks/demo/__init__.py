@@ -49,12 +49,12 @@ def demo(directory: Path | None = None) -> int:
     Returns:
         0 when everything happened that should, 1 otherwise (the step that failed is named on stdout).
     """
-    return anyio.run(_demo, directory)
+    place = tempfile.mkdtemp(prefix="mcp-tasks-demo-", dir=directory)
+    return anyio.run(_demo, Path(os.path.realpath(place)))
 
 
-async def _demo(directory: Path | None) -> int:
+async def _demo(place: Path) -> int:
     teller = Teller()
-    place = Path(os.path.realpath(tempfile.mkdtemp(prefix="mcp-tasks-demo-", dir=directory)))
     try:
         with anyio.fail_after(ALL_IN_ALL_SECONDS):
             await _tell(teller, place)
