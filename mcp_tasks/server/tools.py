@@ -111,14 +111,22 @@ async def _answer(
         view = await handler(_caller(request, context, settings), request)
         base64 = isinstance(request, GetResult) and request.encoding == "base64"
         return _result(render(tool.name, view, base64=base64), view, is_error=False)
-    except TasksError as error:
-        return _refused(error)
-    except Exception:  # noqa: BLE001 - the edge: what went wrong is for the log, and the incident joins the two
-        incident = secrets.token_hex(4)
+    except Exception as raised:  # noqa: BLE001 - the edge: what is not ours to tell goes to the log
+        error = _innermost(raised)
+        if isinstance(error, TasksError):
+            return _refused(error)
+        incident = secrets.token_hex(4)  # joins the answer and the log
         _log.exception("incident %s: %s failed", incident, tool.name)
         return _refused(
             InternalError(f"{tool.name} failed, incident {incident}", "the server's log has the details")
         )
+
+
+def _innermost(error: Exception) -> Exception:
+    """The first error in a group: what a task group of the service raised is one error for a client."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _refused(error: TasksError) -> dict[str, Any]:

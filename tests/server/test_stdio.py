@@ -23,7 +23,6 @@ from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
 import mcp_tasks
-from mcp_tasks.requests import GetResult, SendInput
 from mcp_tasks.server.schemas import STANDARD
 from mcp_tasks.server.tools import SESSION_META_KEY
 from tests.server.test_connection import INITIALIZE, call
@@ -322,10 +321,9 @@ def test_a_hundred_megabytes_without_a_newline_cost_no_memory(server: Process) -
     assert psutil.Process(server.process.pid).memory_info().rss - before < 64 * 2**20
 
 
-IDS: list[Any] = [1, "a", None, 1.5, {}, 2**70]
+IDS: list[Any] = [1, 2, 3, "a", "b", "c", None, 1.5, {}, 2**70]
 METHODS: list[Any] = ["initialize", "ping", "tools/list", "x", "", 5, "notifications/x"]
-TOOLS: list[Any] = [*(tool.name for tool in STANDARD), "no_such_tool", "", 5]
-PARAMETERS = [*GetResult.model_fields, *SendInput.model_fields, "task_ids", "env", "timeout", "id", "oops"]
+NO_TOOLS: list[Any] = ["no_such_tool", "", 5]
 # None of the strings does any harm as a command.
 VALUES: list[Any] = [None, True, -1, 0, 5, 1.5, 10**30, "", "true", "5", "[]", '["true"]', "0" * 36, "\0"]
 VALUES += [[], ["true"], [[[]]], {}, {"A": "b"}, {"A": [1]}]
@@ -333,12 +331,13 @@ VALUES += [[], ["true"], [[[]]], {}, {"A": "b"}, {"A": [1]}]
 
 def fuzz(source: random.Random) -> bytes:
     """One message that is wrong in some way, or in none."""
-    arguments = {source.choice(PARAMETERS): source.choice(VALUES) for _ in range(source.randrange(5))}
-    if source.randrange(3) == 0:
-        arguments["command"] = source.choice(VALUES)
-    params: Any = {"name": source.choice(TOOLS), "arguments": arguments}
+    tool = source.choice(STANDARD)
+    parameters = [*tool.request.model_fields, "timeout", "id", "background", "oops"]
+    arguments = {source.choice(parameters): source.choice(VALUES) for _ in range(source.randrange(5))}
+    name = source.choice(NO_TOOLS) if source.randrange(20) == 0 else tool.name
+    params: Any = {"name": name, "arguments": arguments}
     message: Any = {"jsonrpc": "2.0", "id": source.choice(IDS), "method": "tools/call", "params": params}
-    match source.randrange(8):
+    match source.randrange(15):
         case 0:
             params["arguments"] = source.choice(VALUES)
         case 1:
@@ -355,7 +354,7 @@ def fuzz(source: random.Random) -> bytes:
             pass
     line = json.dumps(message).encode()
     place = source.randrange(len(line))
-    match source.randrange(6):
+    match source.randrange(12):
         case 0:
             line = line[:place]
         case 1:

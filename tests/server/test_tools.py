@@ -100,6 +100,15 @@ async def test_an_error_has_code_message_and_hint_and_nothing_before_them(mode: 
     assert text_of(result) == "key_conflict: key 'k' belongs to task abc. use another key"
 
 
+async def test_an_error_from_a_group_of_tasks_is_told_as_if_it_were_alone(mode: Mode) -> None:
+    def fail(request: Request) -> dict[str, Any]:
+        raise ExceptionGroup("several", [ExceptionGroup("inner", [TaskNotFound("abc")]), ValueError("other")])
+
+    async with client(FakeService(fail), mode) as session:
+        result = await session.call_tool("cancel_task", {"task_ids": ["abc", "def"]})
+    assert text_of(result).startswith("task_not_found: no task 'abc'")
+
+
 async def test_bad_arguments_never_reach_the_service(mode: Mode) -> None:
     service = FakeService()
     async with client(service, mode) as session:
