@@ -14,6 +14,7 @@ A run folder holds, beside the output (see `capture`):
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import marshal
@@ -55,6 +56,8 @@ _INTERPRETER_ENV = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "L
 _ANSWER_S = 20.0
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _MOST_RECORD = 16384
+# Nothing of ours is there: no name, or a link or a folder that somebody planted.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
 class LocalExecutor:
@@ -198,8 +201,8 @@ class LocalExecutor:
 
     def background(self, folder: Path) -> list[str]:
         """See `ports.Executor`."""
-        record = _json_object(folder / "started")
-        if record is None:
+        record = _told(folder)
+        if not record:
             return []
         import psutil
 
@@ -302,32 +305,37 @@ class LocalReservation:
         """See `ports.Reservation`."""
         self._reply.settimeout(_ANSWER_S)
         try:
-            match self._answer():
-                case ("ready",):
-                    pass
-                case ("unprepared", int(number), str(message)):
-                    raise _unavailable(OSError(number, message))
-                case _:
-                    raise SpawnFailed(
-                        "no supervisor could be started, so the command did not run", "try again"
-                    )
-            self._reply.sendall(b"G")
-            match self._answer():
+            if not self._is_ready():
+                raise SpawnFailed("no supervisor could be started, so the command did not run", "try again")
+            match self._start():
                 case ("started", int(pid), int(started_at)):
                     return Started(started_at, pid)
                 case ("failed", str()):
                     return Started(0, None)
+                case ("unprepared", int(number), str(message)):
+                    raise _unavailable(OSError(number, message))
                 case _:
-                    # The supervisor has been told to go and died before it said more. Whether the
-                    # command ran is for the run folder to tell, not for us to guess.
+                    # The supervisor has been told to go and has said no more. Whether the command ran
+                    # is for the run folder to tell, not for us to guess.
                     return Started(time.time_ns() // 1_000_000, None)
+        finally:
+            self._let_go()
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._answer() == ("ready",)
         except TimeoutError:
             raise SpawnFailed(
                 f"no supervisor could be started within {_ANSWER_S:.0f} s, so the command did not run",
                 "the machine may be out of processes or memory; try again",
             ) from None
-        finally:
-            self._let_go()
+
+    def _start(self) -> tuple[object, ...]:
+        try:
+            self._reply.sendall(b"G")
+            return self._answer()
+        except (TimeoutError, OSError):
+            return ()
 
     def _answer(self) -> tuple[object, ...]:
         """One answer of the supervisor, or () when it has gone."""
@@ -396,17 +404,25 @@ def _exit_record(folder: Path) -> Ended | None:
     record = _json_object(folder / "exit.json")
     if record is None:
         return None
+    try:
+        return _ended(record, int(folder.name))
+    except (KeyError, TypeError, ValueError):
+        # Nothing that a supervisor writes: it tells nothing.
+        return None
+
+
+def _ended(record: Mapping[str, Any], run: int) -> Ended:
     finished = Finished(
         outcome=_outcome(record),
-        run=int(folder.name),
-        started_at=None if record["outcome"] == "spawn_failed" else record["started_at"],
-        ended_at=record["ended_at"],
-        elapsed_ms=record["elapsed_ms"],
-        user_ms=record["user_ms"],
-        system_ms=record["system_ms"],
-        max_rss_kib=record["max_rss_kib"],
+        run=run,
+        started_at=None if record["outcome"] == "spawn_failed" else int(record["started_at"]),
+        ended_at=int(record["ended_at"]),
+        elapsed_ms=int(record["elapsed_ms"]),
+        user_ms=int(record["user_ms"]),
+        system_ms=int(record["system_ms"]),
+        max_rss_kib=int(record["max_rss_kib"]),
     )
-    return Ended(finished, record["background"], record["output_held"])
+    return Ended(finished, int(record["background"]), bool(record["output_held"]))
 
 
 def _outcome(record: Mapping[str, Any]) -> Outcome:
@@ -429,23 +445,38 @@ def _outcome(record: Mapping[str, Any]) -> Outcome:
 
 
 def _supervised(folder: Path) -> Observation:
-    record = _json_object(folder / "started")
-    if record is None:
+    record = _told(folder)
+    try:
+        return Supervised(int(record["started_at"]), int(record["started_mono"]))
+    except (KeyError, TypeError, ValueError):
         return Starting()
-    return Supervised(record["started_at"], record["started_mono"])
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """What the supervisor says of itself; empty where that is not to be had. A help, never the truth."""
+    try:
+        return _json_object(folder / "started") or {}
+    except StoreUnavailable:
+        return {}
 
 
 def _json_object(path: Path) -> dict[str, Any] | None:
+    """What is in a file of the run; None where there is none, or something else.
+
+    Raises StoreUnavailable where that cannot be told now: for want of a descriptor, say.
+    """
     try:
         descriptor = os.open(path, _READ | os.O_NONBLOCK)
-    except OSError:
+        try:
+            record = json.loads(os.read(descriptor, _MOST_RECORD))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return None
+        raise _unavailable(error) from error
+    except ValueError:
         return None
-    try:
-        record = json.loads(os.read(descriptor, _MOST_RECORD))
-    except (OSError, ValueError):
-        return None
-    finally:
-        os.close(descriptor)
     return record if isinstance(record, dict) else None
 
 
@@ -453,8 +484,11 @@ def _is_free(folder: Path) -> bool:
     """Whether nobody holds the run's lock. Shared, so that those who look do not disturb each other."""
     try:
         lock = os.open(folder, _READ | os.O_DIRECTORY)
-    except OSError:
-        return True
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return True
+        # Without a look at the lock nobody may say that a run is lost.
+        raise _unavailable(error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
