@@ -13,6 +13,7 @@ __all__ = ["remove_tree"]
 _FOLDER = (
     os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 )
+_BY_DESCRIPTOR = os.scandir in os.supports_fd and os.open in os.supports_dir_fd
 
 
 def remove_tree(path: str | os.PathLike[str]) -> int:
@@ -38,7 +39,7 @@ def _remove(path: str) -> int:
     if not stat.S_ISDIR(found.st_mode):
         return _unlink(path, None, found)
     freed = 0
-    if os.scandir in os.supports_fd and os.open in os.supports_dir_fd:
+    if _BY_DESCRIPTOR:
         try:
             fd = os.open(path, _FOLDER)
         except FileNotFoundError:

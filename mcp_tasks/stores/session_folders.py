@@ -10,7 +10,7 @@ from hashlib import sha256
 from weakref import WeakValueDictionary
 
 from mcp_tasks.codec import BrokenRecord, NewerSchema, decode_session, encode_session
-from mcp_tasks.errors import InvalidArgument, StoreUnavailable
+from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.models import SESSION_NAME, TASK_ID, Session, SessionKey
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.folder_names import owner_folder, owner_of_folder, session_folder, session_of_folder
@@ -205,11 +205,14 @@ class SessionFolders:
         session = session_of_folder(os.path.basename(path))
         if session is None:
             return None
-        if locked or owner is None:
+        if locked:
             self._state.set_aside(f"{path}/session.json", why)
             return None
-        # The tasks of the session are well, so it is listed still, with what is left of it.
+        # The tasks of the session are well, so it is listed still, with what is left of it, and
+        # its record is written anew by the next task.
         self._state.report(f"session {session}: session.json could not be read ({why})")
+        if owner is None:
+            return None
         try:
             created_at = int(os.lstat(path).st_mtime * 1000)
         except OSError:
@@ -217,19 +220,14 @@ class SessionFolders:
         return Session(SessionKey(owner, session), created_at)
 
     def _listed(self, *below: str) -> list[str]:
+        """The real folders in `sessions/` or in an owner's, by name."""
         try:
-            return sorted(os.listdir(durable.real_folder(self._state.root, "sessions", *below)))
+            with os.scandir(durable.real_folder(self._state.root, "sessions", *below)) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
             return []
-        except durable.UnsafeFile as error:
-            if below:
-                self._state.report(error.message)
-                return []
-            raise
         except OSError as error:
-            if isinstance(error, NotADirectoryError):
-                return []
-            raise StoreUnavailable("the sessions cannot be listed", str(error.strerror)) from error
+            raise durable.unavailable("listing sessions", error) from error
 
 
 def _entry_name(idempotency_key: str) -> str:

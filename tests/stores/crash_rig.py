@@ -13,7 +13,7 @@ from pathlib import Path
 from mcp_tasks.errors import KeyConflict, RevisionConflict, TaskNotFound
 from mcp_tasks.models import Task
 from mcp_tasks.stores.json_files import JsonFileStore
-from tests.stores.faulty_os import die, faulty
+from tests.stores.faulty_os import die, faulty, sync_nothing
 from tests.stores.records import running
 from tests.stores.scenarios import SCENARIOS, Scenario, everything, inconsistencies
 
@@ -59,6 +59,7 @@ def check(root: Path, scenario: Scenario, task: Task, before: dict[str, Task], d
 
 
 def main(folder: Path) -> int:
+    sync_nothing()
     deaths = 0
     for scenario in SCENARIOS:
         root = folder / scenario.name

@@ -15,8 +15,10 @@ from mcp_tasks.stores import durable, json_files, markers, removal, session_fold
 MODULES = (durable, json_files, markers, removal, session_folders, state_folder)
 
 CALLS = frozenset(
-    "chmod close fchmod fstat fsync link listdir lstat mkdir open read rename replace rmdir scandir stat "
-    "unlink write".split()
+    {
+        *("chmod", "close", "fchmod", "fstat", "fsync", "link", "listdir", "lstat", "mkdir", "open"),
+        *("read", "rename", "replace", "rmdir", "scandir", "stat", "unlink", "write"),
+    }
 )
 
 Fate = Callable[[str, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -47,6 +49,17 @@ class FaultyOs:
             return self.fate(name, real, args, kwargs)
 
         return call
+
+
+def sync_nothing() -> Callable[[], None]:
+    """Make fsync free, for tests in which no power is cut: what the kernel has, it keeps.
+
+    Returns:
+        What takes it back.
+    """
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", lambda _fd: None)
+    return patch.undo
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from mcp_tasks.models import SessionKey, Task
 from mcp_tasks.ports import Store
 from tests.stores.records import finished, pending, relabelled, running, started
 
+
 @dataclass(frozen=True)
 class Scenario:
     """One write.

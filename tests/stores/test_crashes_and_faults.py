@@ -5,17 +5,25 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.stores.json_files import JsonFileStore
-from tests.stores.faulty_os import fail, faulty, write_little
+from tests.stores.faulty_os import fail, faulty, sync_nothing, write_little
 from tests.stores.records import running
 from tests.stores.scenarios import SCENARIOS, Scenario, everything, inconsistencies
 
 REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_power_is_cut() -> Iterator[None]:
+    take_back = sync_nothing()
+    yield
+    take_back()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fork")

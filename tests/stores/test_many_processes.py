@@ -1,0 +1,133 @@
+"""Several processes on one store of JSON files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mcp_tasks.codec import decode_task
+from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.stores import locks
+from mcp_tasks.stores.json_files import JsonFileStore
+from tests.stores.records import SESSION, running
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.stores.hammer", *arguments],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_four_processes_of_four_threads_lose_no_update_and_leave_no_invalid_file(tmp_path: Path) -> None:
+    root = tmp_path / "state"
+    store = JsonFileStore(root)
+    task = running()
+    store.create(task)
+    crowd = [_start(str(root), task.key.task_id, "4", "12") for _ in range(4)]
+    answers = [json.loads(one.communicate("go\n", timeout=60)[0]) for one in crowd]
+    assert [one.returncode for one in crowd] == [0] * 4
+
+    last = store.load(task.key)
+    assert (last.spec.label, last.revision) == ("192", 192) == (str(192), sum(a["counted"] for a in answers))
+    created = [name for answer in answers for name in answer["created"]]
+    won = [name for answer in answers for name in answer["won"]]
+    assert len(set(won)) == len(won), "two tasks hold one key"
+    there = {
+        found.key.task_id
+        for session in store.sessions()
+        for found in store.tasks(session.key)
+        if found.key != task.key
+    }
+    assert there == set(created)
+    assert store.unfinished() == [task.key]
+    for record in root.rglob("task.json"):
+        decode_task(record.read_bytes())
+    assert not list(root.rglob("*.tmp"))
+    assert not list((root / "quarantine").iterdir())
+    assert store.problems() == [problem for answer in answers for problem in answer["problems"]] == []
+
+
+@pytest.mark.parametrize("which", ["admission", "session"])
+def test_a_lock_whose_holder_was_killed_is_free_at_once(tmp_path: Path, which: str) -> None:
+    store = JsonFileStore(tmp_path / "state")
+    task = running()
+    store.create(task)
+    holder = _start("hold", str(tmp_path / "state"), which)
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    with holder, holder.stdout, holder.stdin:
+        assert holder.stdout.readline() == "held\n"
+        entered = threading.Event()
+
+        def enter() -> None:
+            if which == "admission":
+                with store.admission():
+                    entered.set()
+            else:
+                store.replace(task)
+                entered.set()
+
+        waiting = threading.Thread(target=enter)
+        waiting.start()
+        assert not entered.wait(0.05)
+        holder.kill()
+        killed = time.monotonic()
+        assert entered.wait(5)
+        assert time.monotonic() - killed < 2
+        waiting.join()
+
+
+def test_a_lock_that_others_keep_is_given_up_with_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = locks.ProcessLock(str(tmp_path / "lock"), 0.05)
+    other = locks.ProcessLock(str(tmp_path / "lock"), 0.05)
+    answers: list[str] = []
+
+    def enter(one: locks.ProcessLock) -> None:
+        try:
+            with one.held():
+                answers.append("held")
+        except StoreUnavailable as error:
+            answers.append(error.message)
+
+    with lock.held():
+        for one in (lock, other):  # the same object in another thread, and another one on the same file
+            thread = threading.Thread(target=enter, args=(one,))
+            thread.start()
+            thread.join()
+    enter(other)
+    assert answers == ["the store has been locked by others for 0.05 s"] * 2 + ["held"]
+
+
+def test_reading_while_others_clear_ends_in_not_found_and_nothing_else(tmp_path: Path) -> None:
+    store = JsonFileStore(tmp_path / "state")
+    tasks = [running() for _ in range(60)]
+    for task in tasks:
+        store.create(task)
+    reader = JsonFileStore(tmp_path / "state")
+
+    def clear() -> None:
+        for task in tasks:
+            store.delete(task.key)
+
+    clearing = threading.Thread(target=clear)
+    clearing.start()
+    while clearing.is_alive():
+        assert set(reader.tasks(SESSION)) <= set(tasks)
+        reader.unfinished()
+    clearing.join()
+    assert list(reader.tasks(SESSION)) == []
+    assert reader.problems() == []
