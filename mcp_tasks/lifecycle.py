@@ -2,7 +2,7 @@
 
     submitted            claimed                 ended
 ──────────────▶ Pending ────────▶ Running(run) ────────▶ Finished(outcome)
-                   │                   │ vanished ─────▶ Finished(Lost)
+                   ◀──── returned ─────┤ vanished ─────▶ Finished(Lost)
                    ├── withdrawn ─────────────────────▶ Finished(Cancelled)
                    └── refused ◀───────┘ ─────────────▶ Finished(SpawnFailure, DependencyFailed)
 """
@@ -26,6 +26,7 @@ from mcp_tasks.models import (
     Signalled,
     SpawnFailure,
     Spec,
+    State,
     Task,
     TaskKey,
     TimedOut,
@@ -37,6 +38,7 @@ __all__ = [
     "Event",
     "IllegalMove",
     "Refused",
+    "Returned",
     "Vanished",
     "Withdrawn",
     "submitted",
@@ -69,6 +71,14 @@ class Vanished:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """The server that had claimed it ended before it started anything: it is somebody else's turn."""
+
+    at: int
+    reason: str = "its server ended before it was started"
+
+
+@dataclass(frozen=True, slots=True)
 class Withdrawn:
     """Cancelled before it was claimed."""
 
@@ -84,7 +94,7 @@ class Refused:
     outcome: SpawnFailure | DependencyFailed
 
 
-Event: TypeAlias = Claimed | Concluded | Vanished | Withdrawn | Refused
+Event: TypeAlias = Claimed | Concluded | Vanished | Returned | Withdrawn | Refused
 
 
 class IllegalMove(Exception):
@@ -112,6 +122,8 @@ def transition(task: Task, event: Event) -> Task:
             return _moved(task, Finished(outcome, run, None, at, 0), at, _why(outcome))
         case Running(run), Concluded(finished) if finished.run == run:
             return _moved(task, finished, finished.ended_at, _why(finished.outcome))
+        case Running(), Returned(at, reason):
+            return _moved(task, Pending(), at, reason)
         case Running(run, claimed_at), Vanished(at, reason):
             lost = Finished(Lost(reason), run, None, at, max(0, at - claimed_at))
             return _moved(task, lost, at, reason)
@@ -119,7 +131,7 @@ def transition(task: Task, event: Event) -> Task:
             raise IllegalMove(task, event)
 
 
-def _moved(task: Task, state: Running | Finished, at: int, reason: str) -> Task:
+def _moved(task: Task, state: State, at: int, reason: str) -> Task:
     moved = replace(task, state=state)
     return replace(moved, history=(*task.history, Change(moved.state_name, at, reason)))
 

@@ -201,6 +201,10 @@ class Executor(Protocol):
         """Read a parked launch. Raises StoreUnavailable where it is missing or broken."""
         ...
 
+    def is_unstarted(self, folder: Path) -> bool:
+        """Whether a parked launch is still there, so that its command was never started in this boot."""
+        ...
+
     def reserve(self, folder: Path, launch: Launch, slots: Path, limit: int) -> Reservation | None:
         """Take a place among `limit` running runs and prepare the run.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import RevisionConflict
-from mcp_tasks.lifecycle import Concluded, IllegalMove, Vanished, transition
+from mcp_tasks.lifecycle import Concluded, IllegalMove, Returned, Vanished, transition
 from mcp_tasks.models import Running, Task, TaskKey
 from mcp_tasks.ports import Ended, Executor, Gone, Observation, Store
 
@@ -52,7 +52,7 @@ class Reconciler:
                 settled = self._store.replace(replace(sight.task, revision=stored.revision))
             except RevisionConflict:
                 continue
-            if not self._executor.lingers(self._folder(settled)):
+            if settled.is_final and not self._executor.lingers(self._folder(settled)):
                 self._executor.tidy(self._folder(settled))
             return settled
 
@@ -64,6 +64,8 @@ class Reconciler:
             match seen:
                 case Ended(finished):
                     return Sight(transition(task, Concluded(finished)), seen)
+                case Gone() if self._never_began(task):
+                    return Sight(transition(task, Returned(self._clock.now_ms())), None)
                 case Gone(reason):
                     return Sight(
                         transition(task, Vanished(self._clock.now_ms(), self._why(task, reason))), seen
@@ -72,6 +74,15 @@ class Reconciler:
                     return Sight(task, seen)
         except IllegalMove:
             return Sight(task, seen)
+
+    def _never_began(self, task: Task) -> bool:
+        # A supervisor takes the parked launch away before it starts the command. That it did so may be
+        # forgotten by a power cut, so a launch that is found after a restart proves nothing.
+        return (
+            isinstance(task.state, Running)
+            and task.state.boot_id == self._clock.boot_id
+            and self._executor.is_unstarted(self._folder(task))
+        )
 
     def _why(self, task: Task, reason: str) -> str:
         if isinstance(task.state, Running) and task.state.boot_id != self._clock.boot_id:

@@ -10,6 +10,7 @@ from mcp_tasks.lifecycle import (
     Event,
     IllegalMove,
     Refused,
+    Returned,
     Vanished,
     Withdrawn,
     submitted,
@@ -41,6 +42,7 @@ EVENTS: list[Event] = [
     Claimed(2_000, "boot"),
     Concluded(OVER),
     Vanished(2_000, "the machine was restarted"),
+    Returned(2_000),
     Withdrawn(2_000),
     Refused(2_000, SpawnFailure("no such program", "")),
 ]
@@ -51,6 +53,7 @@ LEGAL = {
     ("running", "Refused"): "failed",
     ("running", "Concluded"): "completed",
     ("running", "Vanished"): "lost",
+    ("running", "Returned"): "pending",
 }
 
 

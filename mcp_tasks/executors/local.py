@@ -100,6 +100,10 @@ class LocalExecutor:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreUnavailable("what the pending task was to run cannot be read any more") from error
 
+    def is_unstarted(self, folder: Path) -> bool:
+        """See `ports.Executor`."""
+        return os.path.lexists(folder / "launch")
+
     def reserve(self, folder: Path, launch: Launch, slots: Path, limit: int) -> LocalReservation | None:
         """See `ports.Executor`. The folder must exist."""
         held: list[int] = []

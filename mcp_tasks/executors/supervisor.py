@@ -156,6 +156,8 @@ class Supervisor:
         )
         self._started_mono = time.monotonic()
         self._started_at = time.time_ns() // 1_000_000
+        # First, so that a launch that is still there has never been started.
+        _unlink("launch")
         try:
             self._command = self._spawn()
         except (OSError, ValueError) as error:
@@ -166,7 +168,6 @@ class Supervisor:
             return False
         # Nothing of the environment or the input stays longer in memory than it must.
         del self._message["argv"], self._message["env"], self._message["stdin"]
-        _unlink("launch")
         self._write_started()
         self._answer("started", self._command, self._started_at)
         self._reply.close()
