@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from mcp_tasks.admission import Admission, Limits
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import NotSupported
 from mcp_tasks.executors.local import LocalExecutor
+from mcp_tasks.handover import call_steward
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults
 from mcp_tasks.ports import Store
@@ -23,7 +25,6 @@ from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.settings import Settings
-from mcp_tasks.steward import call_steward
 from mcp_tasks.stores.fallback import FallbackStore
 from mcp_tasks.stores.memory import MemoryStore
 from mcp_tasks.waiting import Waiting
@@ -31,7 +32,7 @@ from mcp_tasks.waiting import Waiting
 __all__ = ["open_service", "open_store"]
 
 _THREADS = 32
-_CLOSING_S = 4.0
+_CLOSING_S = 2.5
 
 
 def open_store(settings: Settings) -> Store:
@@ -66,10 +67,10 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
     executor = LocalExecutor()
     reconciler = Reconciler(both, executor, clock)
     steward: Callable[[], None] = functools.partial(call_steward, settings) if store.durable else _nobody
-    limits = Limits(settings.max_running, settings.queue_limit)
+    limits = Limits(settings.max_running, settings.queue_limit, settings.min_free_bytes)
     admission = Admission(both, executor, clock, limits, steward)
     presenter = Presenter(
-        both, executor, clock, admission.position, limits.running, is_fallback=both.is_diverted
+        both, executor, clock, admission.positions, limits.running, is_fallback=both.is_diverted
     )
     defaults = Defaults(
         cwd=os.getcwd(),
@@ -108,8 +109,20 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
         both.close()
 
 
+class _TemporaryStore(MemoryStore):
+    """A memory store in a folder of its own, which goes when the store is closed."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="mcp-tasks-")
+        super().__init__(Path(self._folder))
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 def _memory_store() -> MemoryStore:
-    return MemoryStore(Path(tempfile.mkdtemp(prefix="mcp-tasks-")))
+    return _TemporaryStore()
 
 
 def _nobody() -> None:

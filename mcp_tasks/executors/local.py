@@ -29,7 +29,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import mcp_tasks
 from mcp_tasks.errors import InvalidArgument, LimitReached, NotSupported, SpawnFailed, StoreUnavailable
 from mcp_tasks.executors import wire
 from mcp_tasks.executors.slots import Slots
@@ -51,6 +50,7 @@ _START = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from mcp_tasks.executors.launcher import main; main(int(sys.argv[2]))"
 )
+_ROOT = str(Path(__file__).parent.parent.parent)
 # What the launcher's interpreter may need to start at all; a command's environment comes with its launch.
 _INTERPRETER_ENV = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "LANG", "LC_ALL")
 _ANSWER_S = 20.0
@@ -151,13 +151,12 @@ class LocalExecutor:
     def _connected(self) -> socket.socket:
         if self._channel is None:
             ours, theirs = socket.socketpair()
-            root = str(Path(mcp_tasks.__file__).parent.parent)
             env = {name: os.environ[name] for name in _INTERPRETER_ENV if name in os.environ}
             with theirs:
                 # The process that is waited for here has only forked the launcher: whoever ends this
                 # server by parent pid or process group does not find it.
                 subprocess.run(
-                    [*self._interpreter, "-c", _START, root, str(theirs.fileno())],
+                    [*self._interpreter, "-c", _START, _ROOT, str(theirs.fileno())],
                     pass_fds=(theirs.fileno(),),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,

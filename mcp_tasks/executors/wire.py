@@ -45,7 +45,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
     for descriptor in descriptors:
-        os.set_inheritable(descriptor, False)
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - it takes no name
     head += _exactly(channel, _LENGTH - len(head))
     message: dict[str, Any] = marshal.loads(_exactly(channel, int.from_bytes(head, "big")))  # noqa: S302 - our own process
     return message, list(descriptors)

@@ -1,0 +1,69 @@
+"""Pending tasks are handed to a steward: one detached process per store that outlives every server.
+
+The lock says whether there is one. What it does is in `mcp_tasks.steward`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mcp_tasks.settings import Settings
+
+__all__ = ["call_steward", "open_lock", "take_lock"]
+
+_LOCK = "steward.lock"
+_ROOT = str(Path(__file__).parent.parent)
+# Leaves whoever called before it imports anything, so that nobody waits for that.
+_START = (
+    "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[1]); "
+    "from mcp_tasks.steward import main; main()"
+)
+
+
+def call_steward(settings: Settings) -> None:
+    """See to it that the store has a steward. Cheap when it has one already.
+
+    The caller has registered its pending task before. A steward that is about to leave looks again
+    after it has let go of the lock, so either it sees that task, or the lock is free to be seen here.
+    """
+    lock = open_lock(settings.dir)
+    try:
+        if not take_lock(lock):
+            return
+    finally:
+        os.close(lock)
+    environment = {name: value for name, value in os.environ.items() if name != "MCP_TASKS_TOKEN"}
+    environment |= {
+        "MCP_TASKS_DIR": str(settings.dir),
+        "MCP_TASKS_STORE": settings.store,
+        "MCP_TASKS_MAX_RUNNING": str(settings.max_running),
+        "MCP_TASKS_QUEUE_LIMIT": str(settings.queue_limit),
+    }
+    subprocess.run(
+        [sys.executable, "-c", _START, _ROOT],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env=environment,
+        check=True,
+        start_new_session=True,
+    )
+
+
+def open_lock(folder: Path) -> int:
+    """Open the file whose lock makes a process the steward of the state directory `folder`."""
+    return os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def take_lock(lock: int) -> bool:
+    """Become the steward, if there is none."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
