@@ -74,8 +74,10 @@ def _directory(settings: Settings) -> Iterator[Finding]:
         return
     from mcp_tasks.app import open_store
 
-    with closing(open_store(settings)):
+    with closing(open_store(settings)) as store:
         yield Finding("well", "directory", f"{settings.dir} ({settings.store})")
+        for problem in store.problems():  # put right by opening it, so nobody else will say so
+            yield Finding("look", "directory", problem)
 
 
 def _modes(settings: Settings) -> Iterator[Finding]:

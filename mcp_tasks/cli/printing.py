@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,7 +24,12 @@ __all__ = [
     "waiting",
 ]
 
-_STYLES = {"completed": "green", "failed": "red", "cancelled": "yellow", "lost": "magenta", "running": "cyan"}
+_GAP = 2
+_STYLES = {
+    "completed": "32", "failed": "31", "cancelled": "33", "lost": "35", "running": "36",
+    "well": "32", "look": "33", "wrong": "31",
+}
+"""Colours of the terminal (ECMA-48, SGR) for states and verdicts."""
 
 
 def is_terminal(stream: str) -> bool:
@@ -72,24 +78,26 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2 if sys.stdout.isatty() else None))
 
 
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on stdout; on a terminal the last column is cut to fit, elsewhere nothing is."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.cells import cell_len, set_cell_size
 
     terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else 100_000, highlight=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, title in enumerate(titles):
-        last = index == len(titles) - 1
-        table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=None if last else len(title))
-    for row in rows:
-        table.add_row(*(Text(neutralise(cell).replace("\n", " "), _STYLES.get(cell, "")) for cell in row))
-    with console.capture() as capture:
-        console.print(table)
-    for line in capture.get().splitlines():
-        print(line.rstrip())
+    lines = [list(titles), *([neutralise(cell).replace("\n", " ") for cell in row] for row in rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    last = max(8, shutil.get_terminal_size().columns - sum(widths[:-1]) - _GAP * (len(widths) - 1))
+    for number, line in enumerate(lines):
+        cells = [set_cell_size(cell, width) for cell, width in zip(line[:-1], widths, strict=False)]
+        end = line[-1]
+        if terminal and cell_len(end) > last:
+            end = set_cell_size(end, last - 1) + "…"
+        if terminal:
+            cells = [_styled(cell, "1" if number == 0 else _STYLES.get(cell.strip())) for cell in cells]
+        print((" " * _GAP).join([*cells, end]).rstrip())
+
+
+def _styled(text: str, style: str | None) -> str:
+    return text if style is None else f"\x1b[{style}m{text}\x1b[m"
 
 
 def duration(ms: int) -> str:
