@@ -6,6 +6,9 @@ nothing to count and nothing to give back. While anything is pending, what comes
 
 from __future__ import annotations
 
+import logging
+import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,20 +21,34 @@ from mcp_tasks.errors import (
     SpawnFailed,
     StoreUnavailable,
     TaskNotFound,
+    TasksError,
 )
 from mcp_tasks.lifecycle import Claimed, Refused, Withdrawn, transition
 from mcp_tasks.models import Pending, SessionKey, SpawnFailure, Task, TaskKey
 from mcp_tasks.ports import Executor, Launch, Store
 
-__all__ = ["Admission", "Limits"]
+__all__ = ["Admission", "CannotWait", "Limits"]
+
+log = logging.getLogger(__name__)
+
+
+class CannotWait(StoreUnavailable):
+    """There is no place for the task now, and no room to keep it until there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many tasks of a store may run, and how many may wait, over all its servers."""
+    """What stands in the way of one more task, over all servers of a store.
+
+    Attributes:
+        running: Tasks that may run.
+        pending: Tasks that may wait.
+        free_bytes: Of the disk, under which no task is taken.
+    """
 
     running: int
     pending: int
+    free_bytes: int = 0
 
 
 class Admission:
@@ -56,11 +73,15 @@ class Admission:
         Returns the task as registered. Raises KeyConflict, LimitReached, SpawnFailed and
         StoreUnavailable, each of which means that the command did not run and nothing is left of it.
         """
+        self._leave_free()
         if not self._store.pending():
             started = self._start_new(task, launch, self._store.slots)
             if started is not None:
                 return started
-        return self._park(task, launch)
+        with self._store.admission():
+            self._park(task, launch)
+        self._have_steward()
+        return task
 
     def admit_now(self, task: Task, launch: Launch, slots: Path) -> Task:
         """Register and start a task that cannot wait. Raises as `admit` does."""
@@ -94,7 +115,21 @@ class Admission:
             raise
         return claimed
 
-    def _park(self, task: Task, launch: Launch) -> Task:
+    def _leave_free(self) -> None:
+        if not self._limits.free_bytes:
+            return
+        try:
+            disk = os.statvfs(self._store.slots)
+        except OSError:
+            return
+        if (free := disk.f_bavail * disk.f_frsize) < self._limits.free_bytes:
+            raise LimitReached(
+                f"the disk has {free} bytes free, fewer than the {self._limits.free_bytes} to be left free",
+                "free some space, or set MCP_TASKS_MIN_FREE_BYTES",
+            )
+
+    def _park(self, task: Task, launch: Launch) -> None:
+        """Register a task that waits. The caller holds the right to admit, so that the limit is exact."""
         waiting = len(self._store.pending())
         if waiting >= self._limits.pending:
             raise LimitReached(
@@ -105,12 +140,20 @@ class Admission:
         try:
             self._executor.park(folder, launch)
             self._store.create(task)
-        except BaseException:
+        except BaseException as error:
             self._executor.tidy(folder)
             _remove_empty(folder)
+            if isinstance(error, OSError | StoreUnavailable):
+                why = error.message if isinstance(error, StoreUnavailable) else error.strerror
+                raise CannotWait(f"every place is taken, and no task can be kept waiting ({why})") from error
             raise
-        self._call_steward()
-        return task
+
+    def _have_steward(self) -> None:
+        try:
+            self._call_steward()
+        except (OSError, subprocess.SubprocessError) as error:
+            # The task is registered, and this server will start it. Only nobody stands in for the server.
+            log.warning("no steward could be started: %s", error)
 
     def _make_folder(self, task: Task) -> Path:
         folder = self._store.run_folder(task.key, task.run)
@@ -137,6 +180,9 @@ class Admission:
                 except (TaskNotFound, RevisionConflict):
                     # Cancelled or cleared in this very moment.
                     continue
+                except TasksError as error:
+                    log.warning("a pending task could not be started now: %s", error)
+                    continue
                 if claimed is None:
                     break
                 busy[key.session_key] += 1
@@ -156,6 +202,8 @@ class Admission:
         try:
             launch = self._executor.parked(folder)
         except StoreUnavailable as error:
+            if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+                raise  # for want of a descriptor, say: it may be read the next time
             outcome = SpawnFailure(error.message, "start it again")
             return self._store.replace(transition(task, Refused(self._clock.now_ms(), outcome)))
         reservation = self._executor.reserve(folder, launch, self._store.slots, self._limits.running)
@@ -184,10 +232,9 @@ class Admission:
         self._executor.tidy(self._store.run_folder(task.key, task.run))
         return withdrawn
 
-    def position(self, key: TaskKey) -> int | None:
-        """Where in the queue a pending task stands, 1 for the next."""
-        pending = self._store.pending()
-        return pending.index(key) + 1 if key in pending else None
+    def positions(self) -> dict[TaskKey, int]:
+        """Where in the queue the pending tasks stand, 1 for the next."""
+        return {key: place for place, key in enumerate(self._store.pending(), 1)}
 
 
 def _make_private(folder: Path) -> None:
@@ -204,7 +251,6 @@ def _make_private(folder: Path) -> None:
 
 def _remove_empty(folder: Path) -> None:
     """Take back the folders of a run that never came to be, as far as they are empty."""
-    (folder / "lock").unlink(missing_ok=True)
     for path in (folder, folder.parent, folder.parent.parent):
         try:
             path.rmdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from mcp_tasks.clock import Clock
@@ -25,7 +25,7 @@ class Presenter:
         store: Store,
         executor: Executor,
         clock: Clock,
-        position: Callable[[TaskKey], int | None],
+        positions: Callable[[], Mapping[TaskKey, int]],
         max_running: int,
         *,
         is_fallback: Callable[[TaskKey], bool],
@@ -33,7 +33,7 @@ class Presenter:
         self._store = store
         self._executor = executor
         self._clock = clock
-        self._position = position
+        self._positions = positions
         self._max_running = max_running
         self._is_fallback = is_fallback
 
@@ -70,7 +70,7 @@ class Presenter:
         """The view of a task, with everything that is to be said beside it."""
         extras = Extras(
             wait=wait,
-            queue=self._queue(sight.task),
+            queue=self._queue(sight.task, None),
             warnings=(*self._warnings(sight, excerpt), *warnings),
             reused=reused,
             record=record,
@@ -80,17 +80,25 @@ class Presenter:
         )
         return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
 
-    def summary(self, sight: Sight) -> dict[str, Any]:
-        """The view of a task in a list: its record, none of its output."""
+    def summaries(self, sights: Sequence[Sight]) -> list[dict[str, Any]]:
+        """The views of tasks in a list: their records, none of their output."""
+        waiting = any(isinstance(sight.task.state, Pending) for sight in sights)
+        positions = self._positions() if waiting else {}
+        return [self._summary(sight, positions) for sight in sights]
+
+    def _summary(self, sight: Sight, positions: Mapping[TaskKey, int]) -> dict[str, Any]:
         excerpt = view_none(self.output(sight.task), sight.task.run)
-        extras = Extras(queue=self._queue(sight.task), warnings=self._warnings(sight, excerpt), record=True)
+        queue = self._queue(sight.task, positions)
+        extras = Extras(queue=queue, warnings=self._warnings(sight, excerpt), record=True)
         return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
 
-    def _queue(self, task: Task) -> dict[str, Any] | None:
+    def _queue(self, task: Task, positions: Mapping[TaskKey, int] | None) -> dict[str, Any] | None:
         if not isinstance(task.state, Pending):
             return None
+        if positions is None:
+            positions = self._positions()
         return {
-            "position": self._position(task.key) or 1,
+            "position": positions.get(task.key, 1),
             "waiting_for": f"one of {self._max_running} places among the running",
         }
 

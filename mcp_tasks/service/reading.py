@@ -94,7 +94,7 @@ class Reading:
             raise InvalidArgument(
                 "cursor is not one of list_tasks", "give the next_cursor of the last answer"
             )
-        shown: list[View] = []
+        shown: list[Sight] = []
         counts: dict[str, int] = {}
         more = False
         for sight in self._desk.matching(caller, request.label, request.cwd):
@@ -102,12 +102,12 @@ class Reading:
             if not _in_state(sight.task, request.state) or (before and sight.task.key.task_id >= before):
                 continue
             if len(shown) < request.limit:
-                shown.append(self._desk.presenter.summary(sight))
+                shown.append(sight)
             else:
                 more = True
-        answer: View = {"tasks": shown, "counts": counts}
+        answer: View = {"tasks": self._desk.presenter.summaries(shown), "counts": counts}
         if more:
-            answer["next_cursor"] = shown[-1]["task_id"]
+            answer["next_cursor"] = shown[-1].task.key.task_id
         return answer
 
     async def search_output(self, caller: Caller, request: SearchOutput) -> View:

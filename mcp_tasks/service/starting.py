@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from mcp_tasks.admission import CannotWait
 from mcp_tasks.clock import new_task_id
 from mcp_tasks.errors import KeyConflict, StoreUnavailable
 from mcp_tasks.launches import launch_of, same_request, spec_of
@@ -66,6 +67,8 @@ class Starting:
             if held is None:
                 raise
             return held, True
+        except CannotWait:
+            raise
         except StoreUnavailable as error:
             # Nothing ran, and nothing durable can be promised. The command still runs, supervised, for
             # as long as this server lives, and every view of it says so.
