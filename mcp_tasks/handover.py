@@ -20,7 +20,7 @@ _ROOT = str(Path(__file__).parent.parent)
 # Leaves whoever called before it imports anything, so that nobody waits for that.
 _START = (
     "import os, sys; os.fork() and os._exit(0); sys.path.append(sys.argv[1]); "
-    "from mcp_tasks.steward import main; main()"
+    "from mcp_tasks.steward import main; main(int(sys.argv[2]))"
 )
 
 
@@ -29,30 +29,40 @@ def call_steward(settings: Settings) -> None:
 
     The caller has registered its pending task before. A steward that is about to leave looks again
     after it has let go of the lock, so either it sees that task, or the lock is free to be seen here.
+    The lock passes to the new steward while it is held, so however many call, one comes.
+
+    Raises:
+        OSError: There is none, and none can be started now.
+        subprocess.SubprocessError: The same.
     """
     lock = open_lock(settings.dir)
     try:
         if not take_lock(lock):
             return
+        subprocess.run(
+            [sys.executable, "-c", _START, _ROOT, str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=_environment(settings),
+            pass_fds=(lock,),
+            check=True,
+            start_new_session=True,
+        )
     finally:
         os.close(lock)
+
+
+def _environment(settings: Settings) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if name != "MCP_TASKS_TOKEN"}
-    environment |= {
+    return environment | {
         "MCP_TASKS_DIR": str(settings.dir),
         "MCP_TASKS_STORE": settings.store,
+        "MCP_TASKS_AUTO_SAVE": "on",
         "MCP_TASKS_MAX_RUNNING": str(settings.max_running),
         "MCP_TASKS_QUEUE_LIMIT": str(settings.queue_limit),
     }
-    subprocess.run(
-        [sys.executable, "-c", _START, _ROOT],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env=environment,
-        check=True,
-        start_new_session=True,
-    )
 
 
 def open_lock(folder: Path) -> int:
