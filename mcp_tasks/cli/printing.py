@@ -26,8 +26,14 @@ __all__ = [
 
 _GAP = 2
 _STYLES = {
-    "completed": "32", "failed": "31", "cancelled": "33", "lost": "35", "running": "36",
-    "well": "32", "look": "33", "wrong": "31",
+    "completed": "32",
+    "failed": "31",
+    "cancelled": "33",
+    "lost": "35",
+    "running": "36",
+    "well": "32",
+    "look": "33",
+    "wrong": "31",
 }
 """Colours of the terminal (ECMA-48, SGR) for states and verdicts."""
 
