@@ -240,11 +240,18 @@ class JsonFileStore:
             self._bear(key.task_id, error)
             return None
 
-    def _task_folder(self, key: TaskKey) -> str:
-        """The folder of a task where no step on the way is a link. Raises TaskNotFound."""
+    def _task_folder(self, key: TaskKey, session_folder: str | None = None) -> str:
+        """The folder of a task where no step on the way is a link. Raises TaskNotFound.
+
+        Args:
+            key: The task.
+            session_folder: The way down to there is known to be without links.
+        """
         if not TASK_ID.fullmatch(key.task_id):
             raise TaskNotFound(key.task_id)
         try:
+            if session_folder is not None:
+                return durable.real_folder(session_folder, "tasks", key.task_id)
             return self._sessions.existing(key.session_key, "tasks", key.task_id)
         except FileNotFoundError:
             raise TaskNotFound(key.task_id) from None
@@ -299,8 +306,11 @@ class JsonFileStore:
 
     def _loaded(self, session: SessionKey, ids: list[str], *, locked: bool) -> Iterator[Task]:
         for task_id in ids:
+            key = TaskKey(session.owner, session.session, task_id)
             try:
-                yield self._read(TaskKey(session.owner, session.session, task_id), locked=locked)[0]
+                # The way down to the session was looked at for the listing; one step is left.
+                path = f"{self._task_folder(key, self._sessions.path(session))}/task.json"
+                yield self._read(key, path, locked=locked)[0]
             except TaskNotFound:
                 continue
             except NewerSchema:
