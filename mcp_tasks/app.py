@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -26,10 +24,12 @@ from mcp_tasks.reconcile import Reconciler
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.settings import Settings
 from mcp_tasks.stores.fallback import FallbackStore
-from mcp_tasks.stores.memory import MemoryStore
+from mcp_tasks.stores.temporary import TemporaryStore, remove_stale_folders
 from mcp_tasks.waiting import Waiting
 
 __all__ = ["open_service", "open_store"]
+
+log = logging.getLogger(__name__)
 
 _THREADS = 32
 _CLOSING_S = 2.5
@@ -39,7 +39,7 @@ def open_store(settings: Settings) -> Store:
     """Open the store that the settings name. Raises StoreUnavailable, NotSupported."""
     match settings.store:
         case "memory":
-            return _memory_store()
+            return TemporaryStore()
         case "json":
             from mcp_tasks.stores.json_files import JsonFileStore
 
@@ -63,7 +63,7 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
     """
     clock = Clock()
     store = await anyio.to_thread.run_sync(open_store, settings)
-    both = FallbackStore(store, _memory_store)
+    both = FallbackStore(store, TemporaryStore)
     executor = LocalExecutor()
     reconciler = Reconciler(both, executor, clock)
     steward: Callable[[], None] = functools.partial(call_steward, settings) if store.durable else _nobody
@@ -79,6 +79,7 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
         min_free_bytes=settings.min_free_bytes,
         lifeline=not store.durable,
     )
+    failure: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
             keeping = Keeping(both, executor, reconciler, admission, group)
@@ -97,9 +98,12 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
             )
             keeping.start()
             if warm:
-                group.start_soon(anyio.to_thread.run_sync, executor.warm_up)
+                group.start_soon(_try_to, executor.warm_up)
+            group.start_soon(_try_to, remove_stale_folders)
             try:
                 yield Service(desk)
+            except Exception as error:  # noqa: BLE001 - raised again below, as it was and not in a group
+                failure = error
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSING_S):
                     await keeping.finish(both.diverted() if store.durable else both.unfinished())
@@ -107,22 +111,16 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
     finally:
         executor.close()
         both.close()
+    if failure is not None:
+        raise failure
 
 
-class _TemporaryStore(MemoryStore):
-    """A memory store in a folder of its own, which goes when the store is closed."""
-
-    def __init__(self) -> None:
-        self._folder = tempfile.mkdtemp(prefix="mcp-tasks-")
-        super().__init__(Path(self._folder))
-
-    def close(self) -> None:
-        super().close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _memory_store() -> MemoryStore:
-    return _TemporaryStore()
+async def _try_to(do: Callable[[], None]) -> None:
+    """Do in the background what is good to have done, and what the first call that needs it does anyway."""
+    try:
+        await anyio.to_thread.run_sync(do)
+    except Exception:
+        log.warning("what was to be done in the background failed", exc_info=True)
 
 
 def _nobody() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from datetime import UTC, datetime
 from functools import cached_property
@@ -17,11 +18,21 @@ _RANDOM_CHARACTERS = 26
 
 
 class Clock:
-    """The machine's clocks."""
+    """The machine's clocks, and the ids that are made of them. Safe for many threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._newest = 0
 
     def now_ms(self) -> int:
         """Wall clock, milliseconds since the Unix epoch."""
         return time.time_ns() // 1_000_000
+
+    def new_task_id(self) -> str:
+        """An id that sorts after every one before, whatever somebody does to the wall clock."""
+        with self._lock:
+            self._newest = max(self._newest + 1, self.now_ms())
+            return new_task_id(self._newest)
 
     def mono_ms(self) -> int:
         """CLOCK_MONOTONIC in milliseconds: the same for every process until the next boot."""

@@ -32,7 +32,8 @@ class Keeping:
 
     A task that this process started is watched until its end, which is then written into the store;
     one of another process is found by the sweep. Nothing here is needed for an answer to be true,
-    because an end is told from the exit record (see `reconcile`).
+    because an end is told from the exit record (see `reconcile`). So whatever goes wrong here is for the
+    log, and is tried again.
     """
 
     def __init__(
@@ -118,6 +119,9 @@ class Keeping:
         except TasksError as error:
             log.warning("the end of a task could not be written down yet: %s", error)
             return None
+        except Exception:
+            log.exception("the end of a task could not be written down")
+            return None
 
     async def _sweep(self) -> None:
         while True:
@@ -125,6 +129,9 @@ class Keeping:
                 unfinished = await anyio.to_thread.run_sync(self._store.unfinished)
             except TasksError as error:
                 log.warning("the store could not be swept: %s", error)
+                unfinished = []
+            except Exception:
+                log.exception("the store could not be swept")
                 unfinished = []
             for key in unfinished:
                 if key not in self._kept:
@@ -138,9 +145,12 @@ class Keeping:
         while True:
             try:
                 started = await anyio.to_thread.run_sync(self._admission.drain)
-                waiting = bool(self._store.pending())
+                waiting = await anyio.to_thread.run_sync(lambda: bool(self._store.pending()))
             except TasksError as error:
                 log.warning("pending tasks could not be started: %s", error)
+                started, waiting = [], True
+            except Exception:
+                log.exception("pending tasks could not be started")
                 started, waiting = [], True
             for task in started:
                 if not task.is_final:

@@ -16,7 +16,7 @@ from mcp_tasks.ports import Launch
 from mcp_tasks.redaction import redact_command
 from mcp_tasks.requests import RunCommand
 
-__all__ = ["Defaults", "fingerprint", "launch_of", "same_request", "spec_of"]
+__all__ = ["Defaults", "absolute", "fingerprint", "launch_of", "same_request", "spec_of"]
 
 TASK_VARIABLE = "MCP_TASKS_TASK"
 """In the environment of every command: the id of its task, which its descendants inherit."""
@@ -106,10 +106,15 @@ def same_request(spec: Spec, request: RunCommand) -> bool:
     return hmac.compare_digest(spec.fingerprint, fingerprint(request, salt))
 
 
+def absolute(cwd: str, default: str) -> str:
+    """A directory as it is registered: absolute, `~` and `..` resolved, links as they are."""
+    return os.path.normpath(os.path.join(default, os.path.expanduser(cwd)))
+
+
 def _directory(cwd: str | None, default: str) -> str:
     path = os.path.join(default, os.path.expanduser(cwd)) if cwd is not None else default
     if not os.path.isdir(path):
         raise InvalidArgument(f"cwd {path!r} is not a directory", "give the path of an existing directory")
     if not os.access(path, os.X_OK):
         raise InvalidArgument(f"cwd {path!r} cannot be entered", "check its permissions")
-    return os.path.normpath(path)
+    return absolute(path, default)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import anyio
+import anyio.to_thread
 
 from mcp_tasks.models import TaskKey
 from mcp_tasks.output import Cursor, RunOutput
@@ -25,7 +26,10 @@ Progress: TypeAlias = Callable[[int, int, str], Awaitable[None]]
 
 _LOOK_AGAIN_S = 0.02
 _LOOK_SOON_S = 0.003
+_LOOK_SELDOM_S = 0.1
 _SOON_S = 0.1
+_SEARCH_S = 5.0
+_SEARCHES = 4
 _PROGRESS_S = 5.0
 
 
@@ -49,8 +53,12 @@ class _Look:
 
     sizes: tuple[int, int]
     changed_at: float
+    searched: tuple[int, int] | None = None
     match: Match | None = None
-    started: float = field(default_factory=time.monotonic)
+    behind: bool = False
+    """Whether there is output that has not been searched."""
+    lags: bool = False
+    """The same of a task that is over, so that only the search is waited for."""
 
 
 class Waiting:
@@ -64,6 +72,7 @@ class Waiting:
         self._store = store
         self._executor = executor
         self._reconciler = reconciler
+        self._searches = anyio.CapacityLimiter(_SEARCHES)
 
     async def until(
         self,
@@ -79,9 +88,10 @@ class Waiting:
         sight = self._reconciler.look(key)
         look = self._first_look(sight, condition)
         while True:
+            await self._search(sight, condition, look)
             result: str | None = self._result(sight, condition, look)
             now = time.monotonic()
-            if result is None and now >= deadline:
+            if result is None and now >= (deadline if not look.lags else max(deadline, began + _SEARCH_S)):
                 result = "deadline" if wait_ms else "none"
             if result is not None:
                 waited = int((now - began) * 1000)
@@ -90,51 +100,66 @@ class Waiting:
                 next_progress = now + _PROGRESS_S
                 await progress(int((now - began) * 1000), wait_ms, f"{sight.task.state_name}, waiting")
             until = min(deadline, next_progress) if progress is not None else deadline
-            if await self._pause(sight, condition, until, now - began):
+            if look.lags or await self._pause(sight, condition, look, until):
                 sight = self._reconciler.look(key)
 
     def _first_look(self, sight: Sight, condition: Condition) -> _Look:
-        output = self._output(sight)
-        sizes = (output.size("stdout"), output.size("stderr"))
+        sizes = self._sizes(sight)
         if condition.since is not None and condition.until == "output":
             sizes = (condition.since.stdout, condition.since.stderr)
         return _Look(sizes, time.monotonic())
 
+    async def _search(self, sight: Sight, condition: Condition, look: _Look) -> None:
+        """Take one step of the watch for a pattern where there is something new to be searched."""
+        if condition.watch is None:
+            return
+        sizes = self._sizes(sight)
+        if sizes == look.searched and not look.behind:
+            return
+        if sizes != look.searched:
+            look.changed_at = time.monotonic()
+        look.searched = sizes
+        # In a thread, because one step may take a good part of a second.
+        look.match = await anyio.to_thread.run_sync(condition.watch.advance, limiter=self._searches)
+        look.behind = look.match is None and condition.watch.behind
+        look.lags = look.behind and sight.task.is_final
+
     def _result(
         self, sight: Sight, condition: Condition, look: _Look
     ) -> Literal["exited", "matched", "idle", "output"] | None:
-        if condition.watch is not None and look.match is None:
-            look.match = condition.watch.advance()
-            while look.match is None and condition.watch.behind and sight.task.is_final:
-                look.match = condition.watch.advance()
-            if look.match is not None:
-                return "matched"
+        if look.match is not None:
+            return "matched"
         if sight.task.is_final:
-            return "exited"
+            return None if look.lags else "exited"
         if condition.until in ("output", "idle"):
-            output = self._output(sight)
-            sizes = (output.size("stdout"), output.size("stderr"))
+            sizes = self._sizes(sight)
             if sizes != look.sizes:
                 look.sizes, look.changed_at = sizes, time.monotonic()
                 if condition.until == "output":
                     return "output"
-            elif condition.until == "idle" and sight.seen is not None:
-                last = max(look.changed_at, look.started)
-                if (time.monotonic() - last) * 1000 >= condition.idle_ms:
-                    return "idle"
+            elif (
+                condition.until == "idle" and sight.seen is not None and not self._until_idle(condition, look)
+            ):
+                return "idle"
         return None
 
-    async def _pause(self, sight: Sight, condition: Condition, until: float, waited: float) -> bool:
+    def _until_idle(self, condition: Condition, look: _Look) -> float:
+        """Seconds until the task counts as idle."""
+        return max(0.0, look.changed_at + condition.idle_ms / 1000 - time.monotonic())
+
+    async def _pause(self, sight: Sight, condition: Condition, look: _Look, until: float) -> bool:
         """Sleep until something may have changed, at the latest at `until`; whether the state may have."""
+        if look.behind:
+            return True
         wire = self._executor.watch(self._folder(sight)) if sight.seen is not None else None
-        polled = condition.until != "exit"
-        behind = condition.watch is not None and condition.watch.behind
         seconds = max(0.0, until - time.monotonic())
-        if behind:
-            seconds = 0.0
-        elif polled or wire is None:
-            # A fresh wait looks more often: what is asked for tends to come at once.
-            seconds = min(seconds, _LOOK_SOON_S if waited < _SOON_S else _LOOK_AGAIN_S)
+        if condition.until != "exit" or wire is None:
+            # What is asked for tends to come at once, or not for a long time.
+            quiet = time.monotonic() - look.changed_at
+            often = _LOOK_SOON_S if quiet < _SOON_S else min(max(_LOOK_AGAIN_S, quiet / 50), _LOOK_SELDOM_S)
+            seconds = min(seconds, often)
+        if condition.until == "idle" and sight.seen is not None:
+            seconds = min(seconds, self._until_idle(condition, look) + 0.0005)
         if wire is None:
             await anyio.sleep(seconds)
             return True
@@ -144,6 +169,10 @@ class Waiting:
         finally:
             os.close(wire)
         return not patience.cancelled_caught
+
+    def _sizes(self, sight: Sight) -> tuple[int, int]:
+        output = self._output(sight)
+        return output.size("stdout"), output.size("stderr")
 
     def _output(self, sight: Sight) -> RunOutput:
         return RunOutput(self._folder(sight))

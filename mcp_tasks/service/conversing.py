@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mcp_tasks.errors import InvalidArgument, LimitReached
+from mcp_tasks.models import Pending
 from mcp_tasks.output import Cursor
 from mcp_tasks.requests import SendInput
 from mcp_tasks.service.desk import Caller, Desk, View, signal_number, waits_for_more
@@ -29,6 +30,10 @@ class Conversing:
         if sight.task.is_final:
             raise InvalidArgument(
                 f"task {request.task_id} is over", "it takes no input any more; start it again"
+            )
+        if isinstance(sight.task.state, Pending):
+            raise InvalidArgument(
+                f"task {request.task_id} is pending and takes no input yet", "poll_task waits until it runs"
             )
         folder = self._desk.folder(sight.task)
         output = self._desk.presenter.output(sight.task)

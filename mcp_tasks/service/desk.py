@@ -16,7 +16,7 @@ from mcp_tasks.admission import Admission
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import TaskNotFound
 from mcp_tasks.keeping import Keeping
-from mcp_tasks.launches import Defaults
+from mcp_tasks.launches import Defaults, absolute
 from mcp_tasks.models import TASK_ID, SessionKey, Task, TaskKey
 from mcp_tasks.output import Cursor
 from mcp_tasks.ports import Executor, Store
@@ -123,6 +123,8 @@ class Desk:
 
     def matching(self, caller: Caller, label: str | None, cwd: str | None) -> Iterator[Sight]:
         """The tasks of the caller's session, newest first, as they are now. Blocking."""
+        if cwd is not None:
+            cwd = absolute(cwd, self.defaults.cwd)
         for task in self.store.tasks(caller.session_key):
             if label is not None and task.spec.label != label:
                 continue

@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 
 from mcp_tasks.admission import CannotWait
-from mcp_tasks.clock import new_task_id
 from mcp_tasks.errors import KeyConflict, StoreUnavailable
 from mcp_tasks.launches import launch_of, same_request, spec_of
 from mcp_tasks.lifecycle import submitted
@@ -56,7 +55,7 @@ class Starting:
         if (held := self._holder(caller, request)) is not None:
             return held, True
         now = self._desk.clock.now_ms()
-        task_id = new_task_id(now)
+        task_id = self._desk.clock.new_task_id()
         task = submitted(TaskKey(caller.owner, caller.session, task_id), spec, now)
         launch = launch_of(request, spec, task_id, self._desk.defaults)
         try:
