@@ -7,8 +7,11 @@ holds one 16-byte record per piece of output (`CHUNK`): when it came, on which s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+
+from mcp_tasks.executors.writeback import begin_writeback
 
 __all__ = ["CHUNK", "STREAMS", "Capture", "OutputFull"]
 
@@ -21,6 +24,11 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os
 _MERGE_US = 50_000
 _SPACE_CHECK_BYTES = 16 << 20
 _SEGMENTS = 4
+# Head and segments of both streams must have a byte each.
+_LEAST_SEGMENTED = 4 * _SEGMENTS
+# What has been written is sent to the disk in pieces of this size while the command runs on, so that
+# nobody waits long for the rest at the end.
+_WRITEBACK_BYTES = 16 << 20
 
 
 class OutputFull(Exception):
@@ -33,7 +41,7 @@ class Capture:
     Args:
         folder: Descriptor of the run folder.
         limit: Bytes over both streams; 0 means no limit.
-        keep_tail: At the limit drop the middle instead of raising OutputFull.
+        keep_tail: At the limit drop the middle instead of raising OutputFull; at least 16 bytes are kept.
         min_free: Bytes of the disk that must stay free.
     """
 
@@ -42,15 +50,19 @@ class Capture:
         self.kept = 0
         self._folder = folder
         self._limit = limit
-        self._head = limit // 2 if keep_tail and limit else limit
-        self._segment = max(1, limit // 16) if keep_tail and limit else 0
+        segmented = keep_tail and limit > 0
+        self._head = max(limit, _LEAST_SEGMENTED) // 2 if segmented else limit
+        self._segment = max(limit, _LEAST_SEGMENTED) // (4 * _SEGMENTS) if segmented else 0
         self._min_free = min_free
         self._unchecked = _SPACE_CHECK_BYTES
         self._segments: tuple[list[str], list[str]] = ([], [])
         self._room = [0, 0]
         # Files come with their first byte: a command that prints nothing costs none.
         self._files: list[int | None] = [None, None]
+        self._in_file = [0, 0]
+        self._sent = [0, 0]
         self._index: int | None = None
+        self._index_broken = False
         self._pending: tuple[int, int, int] | None = None
         self.discarding = False
 
@@ -77,6 +89,7 @@ class Capture:
 
     def _store(self, stream: int, data: memoryview) -> None:
         while data:
+            data = self._without_middle(stream, data)
             file, room = self._place(stream, len(data))
             if not room:
                 raise OutputFull(f"the output reached its limit of {self._limit} bytes")
@@ -87,6 +100,19 @@ class Capture:
             self.kept += written
             if self._segments[stream]:
                 self._room[stream] -= written
+            self._in_file[stream] += written
+            if (ready := self._in_file[stream] - self._sent[stream]) >= _WRITEBACK_BYTES:
+                begin_writeback(file, self._sent[stream], ready)
+                self._sent[stream] += ready
+
+    def _without_middle(self, stream: int, data: memoryview) -> memoryview:
+        """Leave out what would be written only to be removed at once, or small segments would cost much."""
+        surplus = len(data) - self._segment * _SEGMENTS
+        if not self._segment or surplus <= 0 or (not self._segments[stream] and self.kept < self._head):
+            return data
+        self.sizes[stream] += surplus
+        self._room[stream] = 0
+        return data[surplus:]
 
     def _place(self, stream: int, wanted: int) -> tuple[int, int]:
         """The file that the next bytes go to, and how many of them."""
@@ -109,13 +135,14 @@ class Capture:
     def _next_segment(self, stream: int) -> None:
         names = self._segments[stream]
         if len(names) == _SEGMENTS:
-            os.unlink(names.pop(0), dir_fd=self._folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(names.pop(0), dir_fd=self._folder)
         name = f"{STREAMS[stream]}.{self.sizes[stream]:020d}"
         file = os.open(name, _CREATE, 0o600, dir_fd=self._folder)
         if (full := self._files[stream]) is not None:
-            os.fsync(full)
             os.close(full)
         self._files[stream] = file
+        self._in_file[stream] = self._sent[stream] = 0
         self._room[stream] = self._segment
         names.append(name)
 
@@ -147,12 +174,18 @@ class Capture:
             return
         began, stream, size = self._pending
         self._pending = None
+        if self._index_broken:
+            return
         try:
             if self._index is None:
                 self._index = os.open("chunks", _CREATE, 0o600, dir_fd=self._folder)
-            os.write(self._index, CHUNK.pack(began, stream + 1, size))
+            written = os.write(self._index, CHUNK.pack(began, stream + 1, size))
+            if written != CHUNK.size:
+                os.ftruncate(self._index, os.fstat(self._index).st_size - written)
+                self._index_broken = True
         except OSError:
-            return
+            # Lengths after a gap would belong to other bytes: what is there is right as far as it goes.
+            self._index_broken = True
 
     @property
     def index_waits(self) -> bool:
@@ -161,10 +194,29 @@ class Capture:
 
     def sync(self) -> None:
         """Bring the output to disk. Raises OSError when the device refuses."""
-        for file in self._files:
-            if file is not None:
-                os.fsync(file)
         self.flush_index()
+        for stream, file in enumerate(self._files):
+            if file is None:
+                continue
+            _sync(file)
+            if self._segments[stream]:
+                for name in (STREAMS[stream], *self._segments[stream][:-1]):
+                    self._sync_by_name(name)
+
+    def _sync_by_name(self, name: str) -> None:
+        try:
+            file = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder)
+        except FileNotFoundError:
+            # The head may have been filled by the other stream alone.
+            return
+        try:
+            _sync(file)
+        finally:
+            os.close(file)
+
+
+def _sync(file: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(file)
 
 
 def _name(error: OSError) -> str:

@@ -10,12 +10,12 @@ It stays for as long as one of its supervisors lives, whether its server does or
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
 import signal
 import socket
-import traceback
 
 from mcp_tasks.executors import tree
 from mcp_tasks.executors.supervisor import stand_by
@@ -65,11 +65,14 @@ class Launcher:
             self._reap()
 
     def _fork(self) -> None:
-        reader, writer = os.pipe()
+        # Without a process to be had now, launches wait in the socket; the server has its own patience.
+        try:
+            reader, writer = os.pipe()
+        except OSError:
+            return
         try:
             pid = os.fork()
         except OSError:
-            # No process to be had now: launches wait in the socket, and the server has its own patience.
             os.close(reader)
             os.close(writer)
             return
@@ -89,13 +92,13 @@ class Launcher:
             if channel is not None:
 
                 def taken() -> None:
-                    os.write(writer, b"1")
+                    # A launcher that was killed meanwhile does not matter to this launch.
+                    with contextlib.suppress(BrokenPipeError):
+                        os.write(writer, b"1")
                     os.close(writer)
 
                 stand_by(channel, taken)
             status = 0
-        except BaseException:  # noqa: BLE001 - the last chance to leave a word in the run folder
-            _leave_word()
         finally:
             os._exit(status)
 
@@ -139,18 +142,7 @@ class Launcher:
         strangers = [pid for pid in tree.children(os.getpid()) if pid not in self._supervisors]
         self._orphans = bool(strangers)
         for stranger in strangers:
-            for pid in (stranger, *tree.descendants(stranger)):
-                tree.signal_process(pid, signal.SIGKILL, os.getpid())
-
-
-def _leave_word() -> None:
-    try:
-        with open(
-            "supervisor.log", "a", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)
-        ) as log:
-            traceback.print_exc(file=log)
-    except OSError:
-        return
+            tree.kill([stranger, *tree.descendants(stranger)], os.getpid())
 
 
 def _nothing(_number: int, _frame: object) -> None:

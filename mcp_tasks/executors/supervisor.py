@@ -8,33 +8,39 @@ pipes are described in `mcp_tasks.executors.local`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import fcntl
 import functools
 import marshal
 import os
 import resource
-import select
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any, Literal
 
 from mcp_tasks.executors import tree, wire
 from mcp_tasks.executors.capture import STREAMS, Capture, OutputFull
+from mcp_tasks.executors.exit_record import ExitRecord, json_object, signal_name
+from mcp_tasks.executors.feed import Feed
+from mcp_tasks.executors.readiness import Readiness
+from mcp_tasks.executors.spawning import fifo, output_pipe, spawn
 
 __all__ = ["stand_by"]
 
 _READ_SIZE = 256 << 10
-_PIPE_SIZE = 1 << 20
-_RECORD_ROOM = 4096
-_CREATE_RECORD = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_MOST_IN_PIPE = 1 << 20
 _PIPES = ("alive", "control", "input")
 # How long the pipes may go on after the command itself has ended, before the task counts as over.
 _DRAIN_QUIET_S = 0.05
 _DRAIN_MOST_S = 0.5
 _SWEEP_S = 0.02
+# How often in a row a tree is killed that grows while it is killed, before anything else is looked at.
+_KILL_ROUNDS = 4
+# poll(2) takes an int: a deadline that is further away is looked at again on the way.
+_LONGEST_WAIT_MS = 86_400_000.0
 
 Reason = Literal["timed_out", "cancelled", "output_limit"]
 
@@ -44,16 +50,29 @@ def stand_by(channel: socket.socket, taken: Callable[[], None]) -> None:
     # All that needs no launch is done before there is one, so that no command waits for it.
     os.setsid()
     tree.become_subreaper()
-    wakeup = _signals()
-    pipes = [_output_pipe() for _ in STREAMS]
-    launch = wire.receive(channel)
+    wakeup = _route_signals()
+    pipes = [output_pipe() for _ in STREAMS]
+    try:
+        launch = wire.receive(channel)
+    except (OSError, EOFError, ValueError, TypeError):
+        # The server died in the middle of a launch. Nobody knows where in the stream the next begins.
+        return
     if launch is None:
         return
     taken()
     channel.close()
+    # What was signalled before there was a command does not concern it.
+    _drain(wakeup)
     message, descriptors = launch
+    if len(descriptors) <= wire.REPLY:
+        # There were too few descriptors to be had (MSG_CTRUNC); the server learns it from its end of file.
+        return
     os.fchdir(descriptors[wire.FOLDER])
-    Supervisor(message, descriptors, wakeup, pipes).run()
+    try:
+        Supervisor(message, descriptors, wakeup, pipes).run()
+    except BaseException:
+        _leave_word()
+        raise
 
 
 class Supervisor:
@@ -70,29 +89,28 @@ class Supervisor:
         self._reply = socket.socket(fileno=descriptors[wire.REPLY])
         self._lifeline = descriptors[wire.LIFELINE] if message["lifeline"] else None
         self._pid = os.getpid()
-        self._poll = select.poll()
-        self._handlers: dict[int, Callable[[], None]] = {}
+        self._readiness = Readiness()
         self._buffer = bytearray(_READ_SIZE)
         self._view = memoryview(self._buffer)
+        self._record = ExitRecord(self._folder)
+        self._alive: int | None = None
+        self._input: tuple[int, int] | None = None
 
-        self._record: int | None = None
         self._command: int | None = None
         self._status: int | None = None
         self._usage: resource.struct_rusage | None = None
         self._exited_mono = 0.0
         self._quiet_since = 0.0
         self._outputs: dict[int, int] = {}
-        self._stdin: int | None = None
-        self._stdin_left = memoryview(b"")
-        self._input: int | None = None
-        self._closing_input = False
+        self._feed: Feed | None = None
 
         self._reason: Reason | None = None
         self._detail = ""
         self._deadline: float | None = None
         self._kill_at: float | None = None
+        self._press_at = 0.0
         self._asked: set[int] = set()
-        self._soft_signal = signal.SIGTERM
+        self._soft_signal: int = signal.SIGTERM
         self._recorded = False
         # Whether somebody asked, after the end, that what was left behind be ended too.
         self._dismissed = False
@@ -101,29 +119,48 @@ class Supervisor:
     # -- the life of a run -------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Prepare, wait for the word, start, watch, record, stay for what was left behind."""
+        """Wait for the word, start, watch, record, stay for what was left behind."""
         self._answer("ready")
-        if self._reply.recv(1) != b"G":
-            self._withdraw()
+        if not self._is_told_to_go():
+            self._vanish()
             return
         try:
             self._open_pipes()
         except OSError as error:
-            self._withdraw()
+            self._vanish()
             self._answer("unprepared", error.errno or 0, os.strerror(error.errno or 0))
             return
         if self._start():
             self._watch()
         self._leave()
 
+    def _is_told_to_go(self) -> bool:
+        try:
+            return self._reply.recv(1) == b"G"
+        except OSError:
+            # The server closed its end with our answer unread in it (ECONNRESET): that is no word either.
+            return False
+
     def _open_pipes(self) -> None:
-        for name in _PIPES[: 3 if self._message["interactive"] else 2]:
-            os.mkfifo(name, 0o600)
-        self._alive, self._alive_reader = _fifo("alive")
-        os.close(self._alive_reader)
-        self._control_writer, self._control = _fifo("control")
-        if self._message["interactive"]:
-            self._input_writer, self._input = _fifo("input")
+        """Make the pipes of the run. Raises OSError, with nothing of ours left, where that cannot be done."""
+        if any(os.path.lexists(name) for name in ("exit.json", *STREAMS)):
+            # A command has run here. Its output is not ours to add to, and even less to remove.
+            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
+        names = _PIPES if self._message["interactive"] else _PIPES[:2]
+        try:
+            for name in names:
+                # Left by a supervisor that was killed: whoever holds the run's lock may take it away.
+                _unlink(name)
+                os.mkfifo(name, 0o600)
+            reader, self._alive = fifo("alive")
+            os.close(reader)
+            self._control = fifo("control")
+            if self._message["interactive"]:
+                self._input = fifo("input")
+        except OSError:
+            for name in names:
+                _unlink(name)
+            raise
 
     def _answer(self, *fields: str | int) -> None:
         answer = marshal.dumps(fields)
@@ -132,12 +169,6 @@ class Supervisor:
         except OSError:
             # The server is gone. What it had been told to do stands; whoever comes next reads the folder.
             return
-
-    def _withdraw(self) -> None:
-        """Nothing was started: leave no trace of the run."""
-        for name in _PIPES:
-            _unlink(name)
-        self._vanish()
 
     def _vanish(self) -> None:
         """Remove the folders that were made for this run, as far as they are empty."""
@@ -162,8 +193,9 @@ class Supervisor:
             self._command = self._spawn()
         except (OSError, ValueError) as error:
             message = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            program = self._message["argv"][0].decode("utf-8", "backslashreplace")
+            program = b"".join(self._message["argv"][:1]).decode("utf-8", "backslashreplace")
             self._write_record("spawn_failed", f"{program[:100]} could not be started: {message}")
+            self._stop_being_busy()
             self._answer("failed", message)
             return False
         # Nothing of the environment or the input stays longer in memory than it must.
@@ -173,94 +205,79 @@ class Supervisor:
         self._reply.close()
         if (timeout := self._message["timeout_ms"]) is not None:
             self._deadline = self._started_mono + timeout / 1000
-        self._make_room()
-        return True
-
-    def _make_room(self) -> None:
-        """Take room for the exit record now, so that a disk that fills up cannot lose the exit code.
-
-        Where there is none already, the command is ended: nothing of it could be kept.
-        """
         try:
-            self._record = os.open("exit.tmp", _CREATE_RECORD, 0o600)
-            _reserve(self._record, _RECORD_ROOM)
+            self._record.make_room()
         except OSError as error:
+            # Nothing of what the command does could be kept.
             self._detail = f"there is no room for its exit record ({os.strerror(error.errno or 0)})"
             self._end("output_limit", self._message["grace_ms"])
+        return True
 
     def _spawn(self) -> int:
         """Start the command in a process group of its own. Raises OSError when it cannot be started."""
-        ends: list[int] = []
+        ends = [writer for _, writer in self._pipes]
+        actions: list[tuple[Any, ...]] = [
+            (os.POSIX_SPAWN_DUP2, writer, stream) for stream, writer in enumerate(ends, 1)
+        ]
         try:
-            actions: list[tuple[Any, ...]] = []
             given: bytes = self._message["stdin"]
             if given or self._message["interactive"]:
                 reader, writer = os.pipe()
-                ends += [reader]
+                ends.append(reader)
                 os.set_blocking(writer, False)
-                self._stdin = writer
-                self._stdin_left = memoryview(given)
+                self._feed = Feed(self._readiness, writer, given, self._input)
                 actions.append((os.POSIX_SPAWN_DUP2, reader, 0))
             else:
                 actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
-            for stream, (reader, writer) in enumerate(self._pipes):
-                ends.append(writer)
-                self._outputs[reader] = stream
-                actions.append((os.POSIX_SPAWN_DUP2, writer, stream + 1))
             os.chdir(self._message["cwd"])
             try:
-                return _posix_spawn(self._message["argv"], self._message["env"], actions)
+                command = spawn(self._message["argv"], self._message["env"], actions)
             finally:
                 os.fchdir(self._folder)
-        except BaseException:
-            for reader in self._outputs:
-                os.close(reader)
-            self._outputs.clear()
-            self._close_stdin()
-            raise
         finally:
             for end in ends:
                 os.close(end)
+        self._outputs = {reader: stream for stream, (reader, _) in enumerate(self._pipes)}
+        return command
 
     def _write_started(self) -> None:
         """Tell servers to come which processes these are. A help, never the truth about being alive."""
-        text = _object(
+        text = json_object(
             v=wire.RECORD_VERSION,
             supervisor=self._pid,
             command=self._command,
             started_at=self._started_at,
             started_mono=int(self._started_mono * 1000),
         )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            file = os.open("started.tmp", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            os.write(file, text)
-            os.close(file)
+            file = os.open("started.tmp", flags, 0o600)
+            try:
+                os.write(file, text)
+            finally:
+                os.close(file)
             os.rename("started.tmp", "started")
         except OSError:
             return
 
     def _watch(self) -> None:
         """Serve the command until it has ended, and then what it left running."""
-        self._on(self._wakeup, self._reap)
-        self._on(self._control, self._hear)
+        self._readiness.on(self._wakeup, self._on_signal)
+        self._readiness.on(self._control[0], self._hear)
         if self._lifeline is not None:
-            self._on(self._lifeline, self._server_gone)
+            self._readiness.on(self._lifeline, self._server_gone)
         for reader in self._outputs:
-            self._on(reader, functools.partial(self._pump, reader))
-        if self._input is not None:
-            self._on(self._input, self._forward_input)
-        if self._stdin is not None and self._stdin_left:
-            self._on(self._stdin, self._feed, select.POLLOUT)
+            self._readiness.on(reader, functools.partial(self._pump, reader))
+        if self._feed is not None:
+            self._feed.begin()
         while not self._is_over():
-            for descriptor, _ in self._poll.poll(self._patience()):
-                if handler := self._handlers.get(descriptor):
-                    handler()
+            self._readiness.wait(self._patience())
             self._tick()
 
     def _is_over(self) -> bool:
         if self._status is None:
             return False
-        if not self._recorded or self._reap_all():
+        if not self._recorded or self._reap():
             return False
         return not self._outputs or self._dismissed
 
@@ -268,79 +285,73 @@ class Supervisor:
         """Milliseconds until something is due, or None."""
         now = time.monotonic()
         due = []
-        if self._deadline is not None and self._reason is None and self._status is None:
+        if self._deadline is not None and self._status is None:
             due.append(self._deadline)
-        if self._reason is not None and not self._recorded:
-            due.append(now + _SWEEP_S)
         if self._kill_at is not None:
-            due.append(now + _SWEEP_S)
-        if self._status is not None and not self._recorded:
+            due.append(self._press_at)
+        elif self._status is not None and not self._recorded:
             due.append(min(self._quiet_since + _DRAIN_QUIET_S, self._exited_mono + _DRAIN_MOST_S))
         if self._capture.index_waits:
-            due.append(now + _DRAIN_QUIET_S)
-        return max(0.0, (min(due) - now) * 1000 + 0.5) if due else None
+            due.append(max(now, self._quiet_since + _DRAIN_QUIET_S))
+        return min(max(0.0, (min(due) - now) * 1000 + 0.5), _LONGEST_WAIT_MS) if due else None
 
     def _tick(self) -> None:
         now = time.monotonic()
         if self._deadline is not None and now >= self._deadline and self._status is None:
-            self._reap_all()
+            self._reap()
             if self._status is None:
+                self._deadline = None
                 self._end("timed_out", self._message["grace_ms"])
-        if self._kill_at is not None:
+        if self._kill_at is not None and now >= self._press_at:
             self._press(now)
         if self._capture.index_waits and now - self._quiet_since >= _DRAIN_QUIET_S:
             self._capture.flush_index()
-        if self._status is not None and not self._recorded and self._drained(now):
+        if self._status is not None and not self._recorded and self._is_drained(now):
             self._finish()
 
-    def _drained(self, now: float) -> bool:
-        if not self._outputs:
-            return True
-        if self._kill_at is not None and tree.descendants(self._pid, self._command):
+    def _is_drained(self, now: float) -> bool:
+        if self._kill_at is not None:
+            # Whoever asked for the end is answered when nothing is left, and not before.
             return False
-        if now - self._exited_mono >= _DRAIN_MOST_S:
+        if not self._outputs or now - self._exited_mono >= _DRAIN_MOST_S:
             return True
         return now - self._quiet_since >= _DRAIN_QUIET_S
 
     # -- events ------------------------------------------------------------------------------------
 
-    def _on(self, descriptor: int, handler: Callable[[], None], events: int = select.POLLIN) -> None:
-        self._poll.register(descriptor, events)
-        self._handlers[descriptor] = handler
-
-    def _off(self, descriptor: int) -> None:
-        if self._handlers.pop(descriptor, None):
-            self._poll.unregister(descriptor)
-
-    def _pump(self, reader: int) -> None:
+    def _pump(self, reader: int) -> int:
+        """Keep what a stream has for us, at most one buffer full; returns its size."""
         try:
             size = os.readv(reader, [self._buffer])
         except BlockingIOError:
-            return
+            return 0
         if not size:
-            self._off(reader)
+            self._readiness.off(reader)
             os.close(reader)
             del self._outputs[reader]
-            return
+            return 0
         now = time.monotonic()
         self._quiet_since = now
         try:
             self._capture.take(
-                self._outputs.get(reader, 0), self._view[:size], int((now - self._started_mono) * 1_000_000)
+                self._outputs[reader], self._view[:size], int((now - self._started_mono) * 1_000_000)
             )
         except OutputFull as full:
             if not self._recorded:
                 self._detail = str(full)
                 self._end("output_limit", self._message["grace_ms"])
+        return size
 
-    def _reap(self) -> None:
+    def _on_signal(self) -> None:
         told_to_end = signal.SIGTERM in _drain(self._wakeup)
-        self._reap_all()
+        self._reap()
+        # Somebody has died, so the tree is worth another look at once.
+        self._press_at = 0.0
         if told_to_end:
             self._detail = "its supervisor was told to end"
             self._end("cancelled", self._message["grace_ms"])
 
-    def _reap_all(self) -> bool:
+    def _reap(self) -> bool:
         """Collect every child that has ended; whether any child is left."""
         while True:
             try:
@@ -353,86 +364,45 @@ class Supervisor:
                 self._status = status
                 self._usage = usage
                 self._exited_mono = self._quiet_since = time.monotonic()
-                self._close_stdin()
+                if self._feed is not None:
+                    self._feed.close()
 
     def _server_gone(self) -> None:
         """The lifeline ended: without the server there is nobody left to want this command."""
         if self._lifeline is not None:
-            self._off(self._lifeline)
+            self._readiness.off(self._lifeline)
         self._orphaned = True
         self._detail = "its server ended"
         self._end("cancelled", self._message["grace_ms"])
 
     def _hear(self) -> None:
-        try:
-            lines = os.read(self._control, 65536).split(b"\n")
-        except BlockingIOError:
-            return
         # A request that is taken after the command has ended by itself must not change its end.
-        self._reap_all()
-        for line in lines:
-            match line.split():
-                case [b"1", b"cancel", grace, number]:
-                    self._soft_signal = signal.Signals(int(number))
-                    self._asked.clear()
-                    self._end("cancelled", int(grace))
-                case [b"1", b"signal", number] if self._status is None and self._command is not None:
-                    # The leader has not been reaped, so the group cannot be a stranger's.
+        requests = _drain(self._control[0])
+        self._reap()
+        for line in requests.split(b"\n"):
+            # A request that makes no sense is no reason to lose a command.
+            with contextlib.suppress(ValueError, OverflowError):
+                self._obey(line.split())
+
+    def _obey(self, request: list[bytes]) -> None:
+        match request:
+            case [b"1", b"cancel", grace, number]:
+                grace_ms, self._soft_signal = int(grace), int(number)
+                self._asked.clear()
+                self._end("cancelled", grace_ms)
+            case [b"1", b"signal", number] if self._status is None and self._command is not None:
+                # The leader has not been reaped, so neither its pid nor its group can be a stranger's.
+                try:
                     os.killpg(self._command, int(number))
-                case [b"1", b"eof"]:
-                    self._closing_input = True
-                    self._forward_input()
-                case _:
-                    continue
-
-    def _forward_input(self) -> None:
-        """Move what servers wrote to the command's stdin, no faster than it reads."""
-        if self._input is None or self._stdin is None:
-            return
-        if not self._stdin_left:
-            try:
-                data = os.read(self._input, 65536)
-            except BlockingIOError:
-                data = b""
-            self._stdin_left = memoryview(data)
-        if self._stdin_left:
-            self._off(self._input)
-            self._on(self._stdin, self._feed, select.POLLOUT)
-        elif self._closing_input:
-            self._close_stdin()
-
-    def _feed(self) -> None:
-        if self._stdin is None:
-            return
-        try:
-            written = os.write(self._stdin, self._stdin_left)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._close_stdin()
-            return
-        self._stdin_left = self._stdin_left[written:]
-        if self._stdin_left:
-            return
-        self._off(self._stdin)
-        if self._input is None:
-            self._close_stdin()
-        else:
-            self._on(self._input, self._forward_input)
-            if self._closing_input:
-                self._forward_input()
-
-    def _close_stdin(self) -> None:
-        if self._stdin is not None:
-            self._off(self._stdin)
-            os.close(self._stdin)
-            self._stdin = None
-        if self._input is not None:
-            # With no reader left, a server that still wants to write is told so by ENXIO.
-            self._off(self._input)
-            os.close(self._input)
-            os.close(self._input_writer)
-            self._input = None
+                except ProcessLookupError:
+                    # It went to another group.
+                    tree.signal_process(self._command, int(number), self._pid)
+                except OSError:
+                    return
+            case [b"1", b"eof"] if self._feed is not None:
+                self._feed.end()
+            case _:
+                return
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -442,9 +412,10 @@ class Supervisor:
         if self._reason is None and (self._status is None or reason == "output_limit"):
             self._reason = reason
         self._dismissed = self._recorded
-        kill_at = time.monotonic() + grace_ms / 1000
+        now = time.monotonic()
+        kill_at = now + grace_ms / 1000
         self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
-        self._press(time.monotonic())
+        self._press(now)
 
     def _press(self, now: float) -> None:
         """Ask each process of the tree once, wake the stopped, and kill what is left after the grace."""
@@ -457,27 +428,40 @@ class Supervisor:
                     tree.signal_process(pid, self._soft_signal, self._pid)
                     tree.signal_process(pid, signal.SIGCONT, self._pid)
         else:
-            for pid in alive:
-                tree.signal_process(pid, signal.SIGKILL, self._pid)
-        if not self._reap_all() and not alive:
+            for _ in range(_KILL_ROUNDS):
+                if not alive:
+                    break
+                tree.kill(alive, self._pid)
+                alive = tree.descendants(self._pid, self._command)
+        if not self._reap() and not alive:
             self._kill_at = None
+        self._press_at = time.monotonic() + _SWEEP_S
+        if self._kill_at is not None and now < self._kill_at:
+            self._press_at = min(self._press_at, self._kill_at)
 
     def _finish(self) -> None:
         """Bring output and exit record to disk, then let everybody know."""
-        detail = ""
+        # Who left the pipes to somebody else may still have written what is in them.
+        for reader in list(self._outputs):
+            left = _MOST_IN_PIPE
+            while left > 0 and (size := self._pump(reader)):
+                left -= size
+        if self._kill_at is not None:
+            # That was too much, and there is somebody left to be ended first.
+            return
         try:
             self._capture.sync()
         except OSError as error:
-            self._reason, detail = (
-                "output_limit",
-                f"the output could not be written ({os.strerror(error.errno or 0)})",
-            )
-        self._write_record(self._reason or "ended", detail or self._detail)
+            self._reason = "output_limit"
+            self._detail = f"the output could not be written ({os.strerror(error.errno or 0)})"
+        self._write_record(self._reason or "ended", self._detail)
         self._stop_being_busy()
 
     def _stop_being_busy(self) -> None:
         """Wake whoever waits for the end, and free the place among the running."""
-        os.close(self._alive)
+        if self._alive is not None:
+            os.close(self._alive)
+            self._alive = None
         if self._slot is not None:
             os.close(self._slot)
             self._slot = None
@@ -491,11 +475,11 @@ class Supervisor:
         elapsed = int((ended - self._started_mono) * 1000)
         left = tree.descendants(self._pid, self._command) if self._command is not None else []
         outcome = reason if reason != "ended" else "exited" if exit_code is not None else "signalled"
-        text = _object(
-            v=wire.RECORD_VERSION,
+        self._recorded = True
+        self._record.write(
             outcome=outcome,
             exit_code=exit_code,
-            signal=_signal_name(killed),
+            signal=signal_name(killed),
             message=message[:250],
             started_at=self._started_at,
             ended_at=self._started_at + elapsed,
@@ -508,22 +492,10 @@ class Supervisor:
             background=len(left),
             output_held=bool(self._outputs),
         )
-        self._recorded = True
-        if self._record is None:
-            self._record = os.open("exit.tmp", _CREATE_RECORD, 0o600)
-        os.pwrite(self._record, text, 0)
-        os.ftruncate(self._record, len(text))
-        os.fsync(self._record)
-        os.close(self._record)
-        os.rename("exit.tmp", "exit.json")
-        os.fsync(self._folder)
-        _fsync_parent(self._folder)
 
     def _leave(self) -> None:
         """Take the pipes away; the lock goes with the process."""
-        if self._slot is not None:
-            self._stop_being_busy()
-        for name in (*_PIPES, "started"):
+        for name in (*_PIPES, "started", "started.tmp"):
             _unlink(name)
         if self._orphaned:
             # The records died with the server, so the output has no reader any more.
@@ -532,36 +504,7 @@ class Supervisor:
             self._vanish()
 
 
-def _posix_spawn(argv: list[bytes], env: dict[bytes, bytes], actions: list[tuple[Any, ...]]) -> int:
-    """Start `argv`, found as execvp(3) would with the PATH of `env`. Raises OSError."""
-    program = argv[0]
-    candidates = [program]
-    if b"/" not in program:
-        path = env.get(b"PATH", os.fsencode(os.defpath))
-        candidates = [(folder or b".") + b"/" + program for folder in path.split(b":")]
-    denied = False
-    for candidate in candidates:
-        try:
-            # A look is a tenth of the price of a process that fails to exec.
-            os.stat(candidate)
-            return os.posix_spawn(
-                candidate,
-                argv,
-                env,
-                file_actions=actions,
-                setpgroup=0,
-                setsigmask=(),
-                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except PermissionError:
-            denied = True
-    number = errno.EACCES if denied else errno.ENOENT
-    raise OSError(number, os.strerror(number))
-
-
-def _signals() -> int:
+def _route_signals() -> int:
     """Route signals into a pipe, and return its end to be polled.
 
     Handlers instead of SIG_IGN, because an ignored signal stays ignored over exec in the command.
@@ -579,42 +522,11 @@ def _nothing(_number: int, _frame: object) -> None:
     """The wake-up pipe has the signal already."""
 
 
-def _fifo(name: str) -> tuple[int, int]:
-    """Open both ends of a FIFO without blocking: (writer, reader)."""
-    reader = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    return os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW), reader
-
-
 def _drain(descriptor: int) -> bytes:
     try:
-        return os.read(descriptor, 4096)
+        return os.read(descriptor, 65536)
     except BlockingIOError:
         return b""
-
-
-def _output_pipe() -> tuple[int, int]:
-    """A pipe for a stream of the command, (reader, writer), as wide as is allowed."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    _widen(reader)
-    return reader, writer
-
-
-def _widen(pipe: int) -> None:
-    """A wide pipe means fewer wake-ups; without the privilege the default will do."""
-    size = getattr(fcntl, "F_SETPIPE_SZ", None)
-    if size is not None:
-        try:
-            fcntl.fcntl(pipe, size, _PIPE_SIZE)
-        except OSError:
-            return
-
-
-def _reserve(file: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
-    else:
-        os.pwrite(file, b" " * size, 0)
 
 
 def _unlink(name: str) -> None:
@@ -624,23 +536,11 @@ def _unlink(name: str) -> None:
         return
 
 
-def _fsync_parent(folder: int) -> None:
-    parent = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+def _leave_word() -> None:
+    """Say in the run folder, which is the current one, what went wrong with us."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
-
-
-def _signal_name(number: int | None) -> str | None:
-    if number is None:
-        return None
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
-
-
-def _object(**fields: str | int | bool | None) -> bytes:
-    body = ", ".join(f'"{name}": {wire.string(value)}' for name, value in fields.items())
-    return f"{{{body}}}\n".encode()
+        with open(os.open("supervisor.log", flags, 0o600), "a") as log:
+            traceback.print_exc(file=log)
+    except OSError:
+        return

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["become_subreaper", "children", "descendants", "processes", "signal_process"]
+__all__ = ["become_subreaper", "children", "descendants", "kill", "processes", "signal_process"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LINUX = sys.platform == "linux"
@@ -52,7 +52,7 @@ def _walk(root: int) -> Iterator[int]:
             if child not in seen:
                 seen.add(child)
                 todo.append(child)
-                if _state(child) not in ("Z", "X", ""):
+                if _lives(child):
                     yield child
 
 
@@ -88,11 +88,14 @@ def processes() -> Iterator[tuple[int, int]]:
             yield int(name), int(fields[1])
 
 
-def _state(pid: int) -> str:
+def _lives(pid: int) -> bool:
     try:
-        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[0].decode()
-    except (OSError, IndexError):
-        return ""
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        # proc(5): the state, and 17 fields on the number of threads. A process whose first thread has
+        # ended looks like a zombie for as long as its other threads run.
+        return fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
+    except (OSError, IndexError, ValueError):
+        return False
 
 
 def _parent(pid: int) -> int:
@@ -157,6 +160,30 @@ def signal_process(pid: int, number: int, root: int) -> None:
     except OSError:
         # Gone, or of another user after a setuid exec: the caller looks again until the tree is empty.
         return
+
+
+def kill(pids: list[int], root: int) -> None:
+    """Kill processes of the tree below `root`, together with their process groups.
+
+    A group is killed in one step of the kernel, in which no member can fork. That ends processes that
+    replace themselves faster than they can be listed. All members are below `root`, because a group lies
+    within one session, and each session here was begun below `root`; but for our own, which is spared.
+    """
+    for pid in pids:
+        if _LINUX:
+            try:
+                pinned = os.pidfd_open(pid)
+            except OSError:
+                continue
+            try:
+                group = os.getpgid(pid) if _is_below(pid, root) else 0
+                if group > 1 and group != os.getpgrp():
+                    os.killpg(group, signal.SIGKILL)
+            except OSError:
+                pass
+            finally:
+                os.close(pinned)
+        signal_process(pid, signal.SIGKILL, root)
 
 
 def _is_below(pid: int, root: int) -> bool:
