@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,25 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         temporary.mkdir()
         patch.setenv("TMPDIR", str(temporary))
         patch.setattr(tempfile, "tempdir", str(temporary))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _supervisors_are_measured() -> Iterator[None]:
+    """Under coverage, give launchers and supervisors a Python in which coverage can start.
+
+    The usual one has neither site packages nor an environment. That goes for what tests start from
+    this process; a server that is a process of its own starts them as it always does.
+    """
+    config = os.environ.get("COVERAGE_PROCESS_CONFIG")
+    if not config:
+        yield
+        return
+    from mcp_tasks.executors.local import LocalExecutor
+
+    interpreter = ("env", f"COVERAGE_PROCESS_CONFIG={config}", sys.executable)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalExecutor.__init__, "__defaults__", (interpreter,))
         yield
 
 
