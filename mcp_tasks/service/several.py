@@ -58,7 +58,7 @@ class Several:
         for key in keys:
             if key not in done and (sight := self._desk.reconciler.look(key)).task.is_final:
                 done[key] = sight
-        result = "exited" if enough() or not keys else "deadline"
+        result = "exited" if enough() or not keys else "deadline" if wait_ms else "none"
         answer: View = {
             "done": [self._short(done[key]) for key in keys if key in done],
             "open": [key.task_id for key in keys if key not in done],
