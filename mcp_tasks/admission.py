@@ -11,6 +11,7 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -250,9 +251,6 @@ def _make_private(folder: Path) -> None:
 
 
 def _remove_empty(folder: Path) -> None:
-    """Take back the folders of a run that never came to be, as far as they are empty."""
-    for path in (folder, folder.parent, folder.parent.parent):
-        try:
-            path.rmdir()
-        except OSError:
-            return
+    """Take back the folder of a run that never came to be, if nothing is in it."""
+    with suppress(OSError):
+        folder.rmdir()

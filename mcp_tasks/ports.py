@@ -98,7 +98,10 @@ class Store(Protocol):
         ...
 
     def run_folder(self, key: TaskKey, run: int) -> Path:
-        """Where the output and the exit record of a run live. Does not create it."""
+        """Where the output and the exit record of a run live, a folder named `<task id>.<run>`.
+
+        Does not create it.
+        """
         ...
 
     def admission(self) -> AbstractContextManager[object]:

@@ -1,8 +1,8 @@
 """The store of JSON files: one small file per task, safe for many threads and many processes.
 
-`sessions/<owner>/<session>/tasks/<task id>/task.json`, and beside it the folders of the runs. A
-change of state rewrites this one file, whatever the number of tasks. Everything else (marks of the
-unfinished, entries of idempotency keys) is derived from the records or free without one.
+`sessions/<owner>/<session>/tasks/<task id>.json` is the record, `runs/<task id>.<n>/` the folder of
+its n-th run. A change of state rewrites this one file, whatever the number of tasks. Everything else
+(marks of the unfinished, entries of idempotency keys) is derived from the records or free without one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import count
 from pathlib import Path
 
 from mcp_tasks.codec import BrokenRecord, NewerSchema, decode_task, encode_task
@@ -126,28 +127,46 @@ class JsonFileStore:
 
     def delete(self, key: TaskKey) -> int:
         """See `Store.delete`. What is left of the files after a failure goes at the next opening."""
-        folder = self._task_folder(key)
+        path = self._record_path(key)
         with self._sessions.lock(key.session_key):
-            stored, _ = self._read(key, f"{folder}/task.json", locked=True)
+            stored, _ = self._read(key, path, locked=True)
             try:
-                trash = self._state.throw_away(folder, key.task_id)
+                trash = self._state.throw_away(path, key.task_id)
             except OSError as error:
                 raise durable.unavailable("deleting a task", error) from error
             try:
-                durable.fsync_folder(os.path.dirname(folder))
+                durable.fsync_folder(os.path.dirname(path))
             except StoreUnavailable:
                 with suppress(OSError):
-                    os.rename(trash, folder)
+                    os.rename(trash, path)
                 raise
             self._cache.drop(key)
             self._marks.forget(key)
             if stored.spec.key is not None:
                 self._free_key(key, stored.spec.key)
-        try:
-            return remove_tree(trash)
-        except StoreUnavailable as error:
-            self._state.report(f"files of the cleared task {key.task_id} are left in trash/: {error.message}")
-            return 0
+        return self._remove(key, [trash, *self._thrown_runs(stored)])
+
+    def _thrown_runs(self, task: Task) -> list[str]:
+        """Take the run folders of a task that is gone out of the tree, as far as they are there."""
+        thrown: list[str] = []
+        for run in count(1):
+            try:
+                thrown.append(self._state.throw_away(str(self.run_folder(task.key, run)), task.key.task_id))
+            except OSError:
+                if run >= task.run:
+                    break
+        return thrown
+
+    def _remove(self, key: TaskKey, trash: list[str]) -> int:
+        freed = 0
+        for path in trash:
+            try:
+                freed += remove_tree(path)
+            except StoreUnavailable as error:
+                self._state.report(
+                    f"files of the cleared task {key.task_id} are left in trash/: {error.message}"
+                )
+        return freed
 
     def find_key(self, session: SessionKey, key: str) -> Task | None:
         """See `Store.find_key`."""
@@ -170,7 +189,7 @@ class JsonFileStore:
         return self._marks.pending()
 
     def count_tasks(self) -> int:
-        """See `Store.count_tasks`. Counts the folders of tasks."""
+        """See `Store.count_tasks`. Counts the names of records."""
         return sum(len(self._sessions.task_ids(session)) for session in self._sessions.names())
 
     def sessions(self, owner: str | None = None) -> list[Session]:
@@ -182,7 +201,7 @@ class JsonFileStore:
         if not TASK_ID.fullmatch(key.task_id):
             raise TaskNotFound(key.task_id)
         try:
-            return Path(self._sessions.path(key.session_key), "tasks", key.task_id, "runs", str(int(run)))
+            return Path(self._sessions.path(key.session_key), "runs", f"{key.task_id}.{int(run)}")
         except ValueError:
             raise TaskNotFound(key.task_id) from None
 
@@ -204,28 +223,22 @@ class JsonFileStore:
         Done by itself when the machine has started again since the marks were made.
         """
         for session in self._sessions.names():
+            self._sessions.remove_stale_temporaries(session)
             for task in self.tasks(session):
                 self._marks.mark(task)
 
     def _write_new(self, task: Task, data: bytes, session_folder: str) -> None:
-        tasks = f"{session_folder}/tasks"
-        folder = f"{tasks}/{task.key.task_id}"
-        path = f"{folder}/task.json"
+        path = f"{session_folder}/tasks/{task.key.task_id}.json"
         began = time.monotonic()
-        created = durable.make_private_folder(folder, self._state.report)
-        if not created and os.path.lexists(path):
+        if os.path.lexists(path):
             raise RevisionConflict(f"there is a task {task.key.task_id} already", "make a new id")
         try:
             self._marks.mark(task)
             durable.write_durably(path, data)
-            durable.fsync_folder(tasks)
         except BaseException:
             with suppress(OSError):
                 os.unlink(path)
             self._marks.forget(task.key)
-            if created:
-                with suppress(OSError):
-                    os.rmdir(folder)
             raise
         if time.monotonic() - began > _SLOW_WRITE_SECONDS:
             self._marks.mark(task)  # somebody may have taken the mark for a stale one
@@ -240,8 +253,8 @@ class JsonFileStore:
             self._bear(key.task_id, error)
             return None
 
-    def _task_folder(self, key: TaskKey, session_folder: str | None = None) -> str:
-        """The folder of a task where no step on the way is a link. Raises TaskNotFound.
+    def _record_path(self, key: TaskKey, session_folder: str | None = None) -> str:
+        """Where a record is or would be, no step on the way being a link. Raises TaskNotFound.
 
         Args:
             key: The task.
@@ -249,18 +262,15 @@ class JsonFileStore:
         """
         if not TASK_ID.fullmatch(key.task_id):
             raise TaskNotFound(key.task_id)
+        if session_folder is not None:
+            return f"{session_folder}/tasks/{key.task_id}.json"
         try:
-            if session_folder is not None:
-                return durable.real_folder(session_folder, "tasks", key.task_id)
-            return self._sessions.existing(key.session_key, "tasks", key.task_id)
+            return f"{self._sessions.existing(key.session_key, 'tasks')}/{key.task_id}.json"
         except FileNotFoundError:
             raise TaskNotFound(key.task_id) from None
         except durable.UnsafeFile as error:
             self._state.report(f"task {key.task_id}: {error.message}")
             raise TaskNotFound(key.task_id) from None
-
-    def _record_path(self, key: TaskKey) -> str:
-        return f"{self._task_folder(key)}/task.json"
 
     def _read(self, key: TaskKey, path: str | None = None, *, locked: bool = False) -> tuple[Task, bytes]:
         """A task and the bytes it was read from; no bytes where it came from the cache."""
@@ -308,8 +318,8 @@ class JsonFileStore:
         for task_id in ids:
             key = TaskKey(session.owner, session.session, task_id)
             try:
-                # The way down to the session was looked at for the listing; one step is left.
-                path = f"{self._task_folder(key, self._sessions.path(session))}/task.json"
+                # The way down to the records was looked at for the listing.
+                path = self._record_path(key, self._sessions.path(session))
                 yield self._read(key, path, locked=locked)[0]
             except TaskNotFound:
                 continue

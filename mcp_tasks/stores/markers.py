@@ -178,7 +178,7 @@ class StateMarks:
 
     def _written(self, key: TaskKey) -> Signature | None:
         try:
-            path = f"{self._sessions.path(key.session_key)}/tasks/{key.task_id}/task.json"
+            path = f"{self._sessions.path(key.session_key)}/tasks/{key.task_id}.json"
             return signature(os.lstat(path))
         except OSError:
             return None

@@ -6,6 +6,7 @@ import dataclasses
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import count
 from pathlib import Path
 
 from mcp_tasks.errors import InvalidArgument, KeyConflict, RevisionConflict, StoreUnavailable, TaskNotFound
@@ -110,12 +111,19 @@ class MemoryStore:
                 entry = (key.session_key, stored.spec.key)
                 if self._keys.get(entry) == key.task_id:
                     del self._keys[entry]
-        try:
-            return remove_tree(self._task_folder(key))
-        except StoreUnavailable as error:
-            with self._lock:
-                self._problems.append(f"files of the cleared task {key.task_id} are left: {error.message}")
-            return 0
+        freed = 0
+        for run in count(1):
+            folder = self.run_folder(key, run)
+            if run > stored.run and not folder.is_dir():
+                break
+            try:
+                freed += remove_tree(folder)
+            except StoreUnavailable as error:
+                with self._lock:
+                    self._problems.append(
+                        f"files of the cleared task {key.task_id} are left: {error.message}"
+                    )
+        return freed
 
     def find_key(self, session: SessionKey, key: str) -> Task | None:
         """See `Store.find_key`."""
@@ -155,7 +163,8 @@ class MemoryStore:
         """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
         if not TASK_ID.fullmatch(key.task_id) or not SESSION_NAME.fullmatch(key.session):
             raise TaskNotFound(key.task_id)
-        return self._task_folder(key) / "runs" / str(int(run))
+        session = Path(self._root, "sessions", owner_folder(key.owner), session_folder(key.session))
+        return session / "runs" / f"{key.task_id}.{int(run)}"
 
     def admission(self) -> AbstractContextManager[None]:
         """See `Store.admission`; one process is all there is."""
@@ -176,10 +185,6 @@ class MemoryStore:
     def _admitted(self) -> Iterator[None]:
         with self._admission:
             yield
-
-    def _task_folder(self, key: TaskKey) -> Path:
-        session = Path(self._root, "sessions", owner_folder(key.owner), session_folder(key.session))
-        return session / "tasks" / key.task_id
 
     def _loaded(self, session: SessionKey, ids: list[str]) -> Iterator[Task]:
         for task_id in ids:

@@ -76,7 +76,11 @@ class SessionFolders:
                 f"{key.session!r} cannot be the name of a session", "1 to 128 of A-Z a-z 0-9 . _ -"
             ) from None
         report = self._state.report
-        for folder in (os.path.dirname(path), path, f"{path}/tasks", f"{path}/keys"):
+        for folder in (
+            os.path.dirname(path),
+            path,
+            *(f"{path}/{part}" for part in ("tasks", "runs", "keys")),
+        ):
             durable.make_private_folder(folder, report)
         durable.remove_stale_temporaries(path)
         durable.remove_stale_temporaries(f"{path}/keys")
@@ -136,7 +140,7 @@ class SessionFolders:
         return owner
 
     def task_ids(self, key: SessionKey) -> list[str]:
-        """The ids of the tasks that have a folder, in no order. Raises StoreUnavailable."""
+        """The ids of the tasks that have a record, in no order. Raises StoreUnavailable."""
         try:
             names = os.listdir(self.existing(key, "tasks"))
         except FileNotFoundError:
@@ -146,7 +150,13 @@ class SessionFolders:
             return []
         except OSError as error:
             raise durable.unavailable("listing tasks", error) from error
-        return [name for name in names if TASK_ID.fullmatch(name)]
+        ids = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return [task_id for task_id in ids if TASK_ID.fullmatch(task_id)]
+
+    def remove_stale_temporaries(self, key: SessionKey) -> None:
+        """Remove what a process that was killed had not finished to write."""
+        for name in ("tasks", "keys"):
+            durable.remove_stale_temporaries(f"{self.path(key)}/{name}")
 
     def read_entry(self, key: SessionKey, idempotency_key: str) -> str | None:
         """The task id under an idempotency key, whether the task exists or not.

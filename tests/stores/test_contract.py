@@ -217,7 +217,8 @@ def test_deleting_removes_the_runs_and_tells_the_bytes(store: Store) -> None:
         store.create(one)
     freed = store.delete(task.key)
     assert 2000 <= freed < 4000
-    assert not store.run_folder(task.key, 1).parent.exists()
+    assert not store.run_folder(task.key, 1).exists()
+    assert not store.run_folder(task.key, 2).exists()
     assert store.run_folder(other.key, 2).joinpath("stdout").stat().st_size == 1000
 
 

@@ -27,16 +27,17 @@ def store(root: Path) -> JsonFileStore:
     return JsonFileStore(root)
 
 
-def folder_of(root: Path, task: Task) -> Path:
-    session = root / "sessions" / owner_folder(task.key.owner) / session_folder(task.key.session)
-    return session / "tasks" / task.key.task_id
+def session_of(root: Path, task: Task) -> Path:
+    return root / "sessions" / owner_folder(task.key.owner) / session_folder(task.key.session)
+
+
+def record_of(root: Path, task: Task) -> Path:
+    return session_of(root, task) / "tasks" / f"{task.key.task_id}.json"
 
 
 def put(root: Path, task: Task, data: bytes | None = None) -> Path:
     """A record without the cost of a durable write."""
-    folder = folder_of(root, task)
-    folder.mkdir(mode=0o700)
-    path = folder / "task.json"
+    path = record_of(root, task)
     path.write_bytes(encode_task(task) if data is None else data)
     path.chmod(0o600)
     return path
@@ -95,7 +96,7 @@ def test_a_broken_record_is_set_aside_and_the_rest_is_listed(
     good, bad = running(), running()
     for task in (good, bad):
         store.create(task)
-    damage(folder_of(root, bad) / "task.json")
+    damage(record_of(root, bad))
     with pytest.raises(TaskNotFound):
         store.load(bad.key)
     assert list(store.tasks(SESSION)) == [good]
@@ -103,7 +104,7 @@ def test_a_broken_record_is_set_aside_and_the_rest_is_listed(
     kept, note = sorted((root / "quarantine").iterdir(), key=lambda path: path.name.endswith(".why"))
     assert note.name == f"{kept.name}.why"
     assert bad.key.task_id in kept.name
-    assert f"{bad.key.task_id}/task.json" in note.read_text()
+    assert f"{bad.key.task_id}.json" in note.read_text()
     (problem,) = store.problems()
     assert kept.name in problem
     assert note.read_text().splitlines()[1] in problem
@@ -134,7 +135,7 @@ def test_records_that_were_swapped_are_broken(root: Path, store: JsonFileStore) 
     one, two, other = running(), running(), running("other")
     for task in (one, two, other):
         store.create(task)
-    path = folder_of(root, one) / "task.json"
+    path = record_of(root, one)
     for foreign in (two, other):
         path.write_bytes(encode_task(foreign))
         with pytest.raises(TaskNotFound):
@@ -147,7 +148,7 @@ def test_a_record_of_a_newer_version_is_left_alone_and_reported(root: Path, stor
     new, good = running(key="k"), running()
     for task in (new, good):
         store.create(task)
-    path = folder_of(root, new) / "task.json"
+    path = record_of(root, new)
     path.write_bytes(path.read_bytes().replace(b'"schema":1', b'"schema":2'))
     data = path.read_bytes()
     for call in (store.load, store.delete):
@@ -170,7 +171,7 @@ def test_a_broken_session_record_hides_no_task_and_is_written_anew(root: Path, d
     store = JsonFileStore(root)
     task = running()
     store.create(task)
-    path = folder_of(root, task).parent.parent / "session.json"
+    path = session_of(root, task) / "session.json"
     path.write_bytes(data)
     again = JsonFileStore(root)
     assert [session.key for session in again.sessions()] == [SESSION]
@@ -185,7 +186,7 @@ def test_a_broken_session_record_hides_no_task_and_is_written_anew(root: Path, d
 def test_a_session_of_a_newer_version_takes_no_new_task(root: Path, store: JsonFileStore) -> None:
     task = running()
     store.create(task)
-    path = folder_of(root, task).parent.parent / "session.json"
+    path = session_of(root, task) / "session.json"
     path.write_bytes(path.read_bytes().replace(b'"schema":1', b'"schema":9'))
     data = path.read_bytes()
     again = JsonFileStore(root)
@@ -203,10 +204,10 @@ def test_a_broken_entry_of_a_key_is_made_again_from_the_records(
     task, broken = running(key="k"), running(key="another")
     for one in (task, broken):
         store.create(one)
-    entries = folder_of(root, task).parent.parent / "keys"
+    entries = session_of(root, task) / "keys"
     for entry in entries.iterdir():
         entry.write_bytes(data)
-    (folder_of(root, broken) / "task.json").write_bytes(b"")
+    (record_of(root, broken)).write_bytes(b"")
     with pytest.raises(StoreUnavailable.__mro__[1], match="key_conflict"):
         store.create(pending(key="k"))
     assert store.find_key(SESSION, "k") == task
@@ -216,7 +217,7 @@ def test_a_broken_entry_of_a_key_is_made_again_from_the_records(
 
 def test_an_entry_whose_task_was_never_written_is_free(root: Path, store: JsonFileStore) -> None:
     store.create(first := running(key="k"))
-    (entry,) = (folder_of(root, first).parent.parent / "keys").iterdir()
+    (entry,) = (session_of(root, first) / "keys").iterdir()
     store.delete(first.key)
     entry.write_text(pending().key.task_id)
     assert store.find_key(SESSION, "k") is None
@@ -234,7 +235,7 @@ def test_strange_names_in_the_folders_are_passed_over(root: Path, store: JsonFil
     for place in (
         root / "sessions",
         root / "sessions" / OWNER,
-        folder_of(root, task).parent,
+        session_of(root, task) / "tasks",
         root / "active",
     ):
         (place / "Strange").mkdir()
@@ -249,12 +250,12 @@ def test_strange_names_in_the_folders_are_passed_over(root: Path, store: JsonFil
     assert again.problems() == []
 
 
-@pytest.mark.parametrize("below", ["", "tasks", "tasks/{id}", "keys"])
+@pytest.mark.parametrize("below", ["", "tasks", "keys"])
 def test_a_planted_link_to_a_folder_is_not_followed(root: Path, tmp_path: Path, below: str) -> None:
     store = JsonFileStore(root)
     task = finished(running(key="k"))
     store.create(task)
-    planted = folder_of(root, task).parent.parent / below.format(id=task.key.task_id)
+    planted = session_of(root, task) / below
     elsewhere = tmp_path / "elsewhere"
     planted.rename(elsewhere)
     planted.symlink_to(elsewhere)
@@ -265,13 +266,10 @@ def test_a_planted_link_to_a_folder_is_not_followed(root: Path, tmp_path: Path, 
         with pytest.raises(TaskNotFound):
             store.delete(task.key)
         assert list(store.tasks(SESSION)) == []
-    if below == "tasks/{id}":
-        store.create(pending())
-    else:
-        with pytest.raises(StoreUnavailable):
-            store.create(pending(key="k2"))
-        with pytest.raises(StoreUnavailable):
-            JsonFileStore(root).create(pending(key="k2"))
+    with pytest.raises(StoreUnavailable):
+        store.create(pending(key="k2"))
+    with pytest.raises(StoreUnavailable):
+        JsonFileStore(root).create(pending(key="k2"))
     assert sorted(elsewhere.rglob("*")) == before
 
 

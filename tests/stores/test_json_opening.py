@@ -18,7 +18,7 @@ from mcp_tasks.stores.json_files import JsonFileStore
 from mcp_tasks.stores.markers import marker_name
 from tests.stores.faulty_os import faulty
 from tests.stores.records import OWNER, SESSION, finished, pending, running
-from tests.stores.test_json_damage import folder_of, put
+from tests.stores.test_json_damage import put, record_of, session_of
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -49,7 +49,7 @@ def test_everything_made_is_for_its_owner_only_whatever_the_umask(root: Path) ->
 def test_wider_modes_are_narrowed_with_a_warning(root: Path) -> None:
     task = running()
     JsonFileStore(root).create(task)
-    opened = (root, root / "active", root / "store.json", folder_of(root, task) / "task.json")
+    opened = (root, root / "active", root / "store.json", record_of(root, task))
     for place in opened:
         place.chmod(place.stat().st_mode | 0o055)
     store = JsonFileStore(root)
@@ -252,8 +252,7 @@ def test_temporary_files_of_killed_writers_are_removed_after_a_minute(root: Path
     store = JsonFileStore(root)
     task = running(key="k")
     store.create(task)
-    folder = folder_of(root, task)
-    session = folder.parent.parent
+    session = session_of(root, task)
     old = [root / ".store.json.tmp", session / ".session.json.tmp", session / "keys" / ".x.0.tmp"]
     young = [root / ".boot.tmp", session / ".young.tmp"]
     for place in (*old, *young):
@@ -264,13 +263,13 @@ def test_temporary_files_of_killed_writers_are_removed_after_a_minute(root: Path
     again.create(pending())
     assert [place.exists() for place in (*old, *young)] == [False] * 3 + [True] * 2
 
-    left = folder / ".task.json.tmp"
+    left = session / "tasks" / f".{record_of(root, task).name}.tmp"
     left.write_text("half")
     task = again.replace(again.load(task.key))
     assert left.exists()
     os.utime(left, (time.time() - 61, time.time() - 61))
     again.replace(task)
-    assert [path.name for path in folder.iterdir()] == ["task.json"]
+    assert not left.exists()
 
 
 def test_opening_and_looking_for_unfinished_tasks_reads_no_final_one(root: Path) -> None:
@@ -334,12 +333,10 @@ def test_the_layout_is_the_one_that_is_documented(root: Path) -> None:
         "sessions/somebody/mixed^1/lock",
         "sessions/somebody/mixed^1/session.json",
         "sessions/somebody/mixed^1/tasks",
-        f"sessions/somebody/mixed^1/tasks/{name}",
-        f"sessions/somebody/mixed^1/tasks/{name}/task.json",
+        "sessions/somebody/mixed^1/runs",
+        f"sessions/somebody/mixed^1/tasks/{name}.json",
         "slots",
         "store.json",
         "trash",
     }
-    assert store.run_folder(task.key, 2) == (
-        root / "sessions" / OWNER / "mixed^1" / "tasks" / name / "runs" / "2"
-    )
+    assert store.run_folder(task.key, 2) == root / "sessions" / OWNER / "mixed^1" / "runs" / f"{name}.2"

@@ -52,7 +52,7 @@ def test_four_processes_of_four_threads_lose_no_update_and_leave_no_invalid_file
     }
     assert there == set(created)
     assert store.unfinished() == [task.key]
-    for record in root.rglob("task.json"):
+    for record in root.glob("sessions/*/*/tasks/*.json"):
         decode_task(record.read_bytes())
     assert not list(root.rglob("*.tmp"))
     assert not list((root / "quarantine").iterdir())
