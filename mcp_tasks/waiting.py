@@ -55,6 +55,7 @@ class _Look:
     changed_at: float
     searched: tuple[int, int] | None = None
     match: Match | None = None
+    paused: bool = False
     behind: bool = False
     """Whether there is output that has not been searched."""
     lags: bool = False
@@ -94,12 +95,14 @@ class Waiting:
             if result is None and now >= (deadline if not look.lags else max(deadline, began + _SEARCH_S)):
                 result = "deadline" if wait_ms else "none"
             if result is not None:
-                waited = int((now - began) * 1000)
+                # Looking takes its time too, and is no wait.
+                waited = max(1, int((now - began) * 1000)) if look.paused else 0
                 return sight, Wait(result, waited, None, _as_fields(look.match))
             if progress is not None and now >= next_progress:
                 next_progress = now + _PROGRESS_S
                 await progress(int((now - began) * 1000), wait_ms, f"{sight.task.state_name}, waiting")
             until = min(deadline, next_progress) if progress is not None else deadline
+            look.paused = True
             if look.lags or await self._pause(sight, condition, look, until):
                 sight = self._reconciler.look(key)
 

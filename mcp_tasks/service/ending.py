@@ -7,7 +7,7 @@ import time
 import anyio
 
 from mcp_tasks.errors import TaskNotFinished, TaskNotFound
-from mcp_tasks.models import Pending, TaskKey
+from mcp_tasks.models import Pending, Task, TaskKey
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import CancelTask, ClearTask
 from mcp_tasks.service.desk import Caller, Desk, View, signal_number
@@ -18,6 +18,7 @@ __all__ = ["Ending", "clear_finished"]
 _GRACE_MS = 5_000
 _SHOWN_BYTES = 2_048
 _LOOK_S = 0.01
+_LEAVING_S = 1.0
 
 
 class Ending:
@@ -91,9 +92,23 @@ class Ending:
         hint = "cancel: true ends it first"
         if not task.is_final:
             raise TaskNotFinished(f"task {key.task_id} is {task.state_name}", hint)
-        if self._desk.executor.lingers(self._desk.folder(task)):
+        if _has_left_something(self._desk, task):
             raise TaskNotFinished(f"task {key.task_id} has processes running in the background", hint)
         return {"cleared": [key.task_id], "freed_bytes": self._desk.store.delete(key)}
+
+
+def _has_left_something(desk: Desk, task: Task) -> bool:
+    """Whether anything of a finished task still runs. Blocking.
+
+    A supervisor takes a moment to leave after the end is told, and that alone is nothing.
+    """
+    folder = desk.folder(task)
+    deadline = time.monotonic() + _LEAVING_S
+    while desk.executor.lingers(folder):
+        if desk.executor.background(folder) or time.monotonic() >= deadline:
+            return True
+        time.sleep(_LOOK_S / 2)
+    return False
 
 
 def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey | None = None) -> View:
@@ -106,9 +121,9 @@ def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey 
     cleared, freed = [], 0
     for sight in desk.matching(caller, request.label, request.cwd):
         task = sight.task
-        if task.key == but or not task.is_final or desk.executor.lingers(desk.folder(task)):
+        if task.key == but or not task.is_final or (oldest is not None and task.history[-1].at > oldest):
             continue
-        if oldest is not None and task.history[-1].at > oldest:
+        if _has_left_something(desk, task):
             continue
         try:
             freed += desk.store.delete(task.key)
