@@ -209,7 +209,7 @@ def test_doctor_tells_of_modes_that_were_too_wide(cli: CommandLine, tmp_path: Pa
 def test_doctor_finds_a_broken_record_and_then_what_was_set_aside(cli: CommandLine, tmp_path: Path) -> None:
     task_id = cli.run("true")
     cli("wait", task_id)
-    [record] = (tmp_path / "state").rglob("task.json")
+    [record] = (tmp_path / "state").glob("sessions/*/*/tasks/*.json")
     record.write_text("{")
 
     assert cli.json("doctor", code=1)["well"] is False
