@@ -58,6 +58,8 @@ class LocalReservation:
                     return Started(0, None)
                 case ("unprepared", int(number), str(message)):
                     raise unavailable(OSError(number, message))
+                case ("gone",):
+                    raise _no_supervisor()
                 case _:
                     # The supervisor has been told to go and has said no more. Whether the command ran
                     # is for the run folder to tell, not for us to guess.
@@ -99,8 +101,8 @@ class LocalReservation:
         try:
             self._reply.sendall(b"G")
         except OSError:
-            # The supervisor left before the word.
-            raise _no_supervisor() from None
+            # The supervisor left before the word. It may have said why.
+            return self._answer() or ("gone",)
         try:
             return self._answer()
         except TimeoutError:
