@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mcp_tasks.clock import Clock
 from mcp_tasks.models import Pending, Running, Task, TaskKey
-from mcp_tasks.output import Cursor, OutputView, RunOutput, view_new, view_none, view_tail
+from mcp_tasks.output import Cursor, OutputView, RunOutput, Shown, view_new, view_none, view_tail
 from mcp_tasks.ports import Ended, Executor, Store
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.views import Extras, Wait, task_view
@@ -79,6 +79,14 @@ class Presenter:
             more_fields=more_fields or {},
         )
         return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
+
+    def unseen(self, task: Task, why: str, *, reused: bool) -> dict[str, Any]:
+        """The view of a task that is registered and that nothing more can be read of now."""
+        nothing = Shown("", 0, 0)
+        excerpt = OutputView(nothing, nothing, 0, 0, Cursor(task.run), omitted_bytes=0, more=False)
+        warnings = (f"it has been started, and more cannot be told now ({why})",)
+        extras = Extras(warnings=warnings, reused=reused, next=_next(task, excerpt))
+        return task_view(Sight(task, None), excerpt, None, self._clock, extras)
 
     def summaries(self, sights: Sequence[Sight]) -> list[dict[str, Any]]:
         """The views of tasks in a list: their records, none of their output."""

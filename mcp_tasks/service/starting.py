@@ -6,13 +6,14 @@ import logging
 from dataclasses import replace
 
 from mcp_tasks.admission import CannotWait
-from mcp_tasks.errors import KeyConflict, StoreUnavailable
+from mcp_tasks.errors import KeyConflict, StoreUnavailable, TasksError
 from mcp_tasks.launches import launch_of, same_request, spec_of
 from mcp_tasks.lifecycle import submitted
 from mcp_tasks.models import Pending, Task, TaskKey
 from mcp_tasks.requests import ClearTask, RunCommand
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
 from mcp_tasks.service.ending import clear_finished
+from mcp_tasks.waiting import Condition
 
 __all__ = ["Starting"]
 
@@ -36,10 +37,20 @@ class Starting:
                 self._desk.keeping.queue_changed()
             else:
                 self._desk.keeping.keep(task)
+        try:
+            return await self._seen(caller, request, task, condition_of(task, None), reused=reused)
+        except (TasksError, OSError) as error:
+            # An error would say that the command did not run, and it does.
+            log.warning("a task was started and cannot be looked at now: %s", error)
+            return self._desk.presenter.unseen(task, str(error), reused=reused)
+
+    async def _seen(
+        self, caller: Caller, request: RunCommand, task: Task, condition: Condition, *, reused: bool
+    ) -> View:
         wait_ms = request.wait_ms
         if wait_ms is None:
             wait_ms = caller.max_wait_ms if waits_for_more(request) else _RUN_WAIT_MS
-        sight, wait = await self._desk.wait(caller, task.key, condition_of(task, None), wait_ms)
+        sight, wait = await self._desk.wait(caller, task.key, condition, wait_ms)
         show = request.show or "tail"
         excerpt = self._desk.presenter.excerpt(sight, show, None, request.max_bytes, request.ansi)
         view = self._desk.presenter.view(sight, excerpt, wait=wait, reused=reused)
