@@ -14,6 +14,10 @@ from typing import Any
 __all__ = ["fifo", "output_pipe", "spawn"]
 
 _PIPE_SIZE = 1 << 20
+# Made once, before the fork. Those that are caught are reset by execve(2) itself.
+_SIGNALS = tuple(
+    number for number in map(int, signal.valid_signals()) if signal.getsignal(number) is signal.SIG_IGN
+)
 
 
 def spawn(argv: list[bytes], env: dict[bytes, bytes], actions: list[tuple[Any, ...]]) -> int:
@@ -41,7 +45,7 @@ def spawn(argv: list[bytes], env: dict[bytes, bytes], actions: list[tuple[Any, .
                 file_actions=actions,
                 setpgroup=0,
                 setsigmask=(),
-                setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+                setsigdef=_SIGNALS,
             )
         except (FileNotFoundError, NotADirectoryError):
             continue

@@ -8,10 +8,13 @@ pipes are described in `mcp_tasks.executors.local`.
 
 from __future__ import annotations
 
+# The module behind `signal`: its enums would cost each supervisor a quarter of a megabyte of its own.
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import errno
 import functools
 import marshal
+import mmap
 import os
 import resource
 import signal
@@ -30,6 +33,7 @@ from mcp_tasks.executors.spawning import fifo, output_pipe, spawn
 
 __all__ = ["stand_by"]
 
+_ROUTED = tuple(map(int, (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)))
 _READ_SIZE = 256 << 10
 _MOST_IN_PIPE = 1 << 20
 _PIPES = ("alive", "control", "input")
@@ -90,7 +94,8 @@ class Supervisor:
         self._lifeline = descriptors[wire.LIFELINE] if message["lifeline"] else None
         self._pid = os.getpid()
         self._readiness = Readiness()
-        self._buffer = bytearray(_READ_SIZE)
+        # Mapped, so that only as much of it becomes memory as output comes at once.
+        self._buffer = mmap.mmap(-1, _READ_SIZE)
         self._view = memoryview(self._buffer)
         self._record = ExitRecord(self._folder)
         self._alive: int | None = None
@@ -121,14 +126,17 @@ class Supervisor:
     def run(self) -> None:
         """Wait for the word, start, watch, record, stay for what was left behind."""
         self._answer("ready")
-        if not self._is_told_to_go():
-            self._vanish()
-            return
         try:
+            # While the server writes the claim. Its word finds everything but the command in place.
             self._open_pipes()
         except OSError as error:
             self._vanish()
             self._answer("unprepared", error.errno or 0, os.strerror(error.errno or 0))
+            return
+        if not self._is_told_to_go():
+            for name in _PIPES:
+                _unlink(name)
+            self._vanish()
             return
         if self._start():
             self._watch()
@@ -200,9 +208,9 @@ class Supervisor:
             return False
         # Nothing of the environment or the input stays longer in memory than it must.
         del self._message["argv"], self._message["env"], self._message["stdin"]
-        self._write_started()
         self._answer("started", self._command, self._started_at)
         self._reply.close()
+        self._write_started()
         if (timeout := self._message["timeout_ms"]) is not None:
             self._deadline = self._started_mono + timeout / 1000
         try:
@@ -512,8 +520,8 @@ def _route_signals() -> int:
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
-    for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(number, _nothing)
+    for number in _ROUTED:
+        _signal.signal(number, _nothing)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader
 

@@ -22,6 +22,8 @@ RECORD_VERSION = 1
 FOLDER, SLOT, REPLY, LIFELINE = range(4)
 
 _LENGTH = 4
+# As plain integers: the socket module's own are enums, whose machinery every supervisor would copy.
+_CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _MAX_DESCRIPTORS = 8
 
 
@@ -37,7 +39,7 @@ def send(channel: socket.socket, message: dict[str, Any], descriptors: list[int]
 def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """Read one launch frame, or None at the end of the stream. The descriptors close on exec."""
     room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
-    head, ancillary, _, _ = channel.recvmsg(_LENGTH, room, getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+    head, ancillary, _, _ = channel.recvmsg(_LENGTH, room, _CLOSE_ON_EXEC)
     if not head:
         return None
     descriptors = array.array("i")
