@@ -84,7 +84,7 @@ class Presenter:
         """The view of a task that is registered and that nothing more can be read of now."""
         nothing = Shown("", 0, 0)
         excerpt = OutputView(nothing, nothing, 0, 0, Cursor(task.run), omitted_bytes=0, more=False)
-        warnings = (f"it has been started, and more cannot be told now ({why})",)
+        warnings = (*self._not_durable(task), f"it has been started, and more cannot be told now ({why})")
         extras = Extras(warnings=warnings, reused=reused, next=_next(task, excerpt))
         return task_view(Sight(task, None), excerpt, None, self._clock, extras)
 
@@ -111,12 +111,8 @@ class Presenter:
         }
 
     def _warnings(self, sight: Sight, excerpt: OutputView) -> tuple[str, ...]:
-        found = []
         task = sight.task
-        if self._is_fallback(task.key):
-            found.append(
-                "not durable: the store cannot be written, so this task and its output end with the server"
-            )
+        found = self._not_durable(task)
         total, limit = excerpt.stdout_bytes + excerpt.stderr_bytes, task.spec.max_output_bytes
         if (
             isinstance(task.state, Running)
@@ -132,6 +128,11 @@ class Presenter:
             named = ", ".join(alive[:5])
             found.append(f"{_counted(alive)} in the background ({named}); cancel_task ends them")
         return tuple(found)
+
+    def _not_durable(self, task: Task) -> list[str]:
+        if not self._is_fallback(task.key):
+            return []
+        return ["not durable: the store cannot be written, so this task and its output end with the server"]
 
     def left_alive(self, task: Task) -> list[str]:
         """The processes that a finished task left in the background, as `pid name`."""

@@ -6,6 +6,7 @@ gives the file lock back when its holder dies, however it dies.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from mcp_tasks.stores.durable import unavailable
 __all__ = ["ProcessLock"]
 
 _POLL_SECONDS = 0.002
+
+_log = logging.getLogger(__name__)
 
 
 class ProcessLock:
@@ -49,7 +52,11 @@ class ProcessLock:
             try:
                 yield
             finally:
-                self._file.release()
+                try:
+                    self._file.release()
+                except OSError as error:
+                    # What was done under the lock is done. The next release tries again.
+                    _log.warning("a lock could not be released: %s", error)
         finally:
             self._threads.release()
 

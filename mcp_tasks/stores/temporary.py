@@ -36,9 +36,27 @@ class TemporaryStore(MemoryStore):
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._held = os.open(self._folder / _LOCK, _OPEN, 0o600)
-        fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        super().__init__(self._folder)
+        try:
+            self._held = os.open(self._folder / _LOCK, _OPEN, 0o600)
+            try:
+                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                super().__init__(self._folder)
+            except BaseException:
+                os.close(self._held)
+                raise
+        except BaseException:
+            self._take_back()
+            raise
+
+    def _take_back(self) -> None:
+        # Without a descriptor more: there may be none to be had.
+        for remove, path in (
+            (os.unlink, self._folder / _LOCK),
+            (os.rmdir, self._folder / "slots"),
+            (os.rmdir, self._folder),
+        ):
+            with suppress(OSError):
+                remove(path)
 
     def close(self) -> None:
         """Forget every record, and remove every file."""
