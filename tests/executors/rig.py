@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import select
 import signal
@@ -51,7 +52,7 @@ class Rig:
 
     def folder(self) -> Path:
         """A new run folder."""
-        folder = self.root / f"{os.getpid()}t{next(_numbers)}" / "runs" / "1"
+        folder = self.root / "runs" / f"{os.getpid()}t{next(_numbers)}.1"
         folder.mkdir(parents=True, mode=0o700)
         return folder
 
@@ -71,9 +72,11 @@ class Rig:
 
     def reserve(self, folder: Path, launch: Launch, limit: int = 1000) -> LocalReservation:
         """Reserve a run as soon as the run and a place are free, which is soon."""
-        return wait_until(
+        reservation = wait_until(
             lambda: self.executor.reserve(folder, launch, self.slots, limit), "the run and a place are free"
         )
+        assert reservation is not None
+        return reservation
 
     def run(self, command: str | Sequence[str], timeout: float = 20, **options: Any) -> tuple[Path, Ended]:
         """Start a command and wait for its end."""
@@ -102,6 +105,15 @@ class Rig:
         assert isinstance(seen, Ended), seen
         return seen
 
+    def wait_for_watch(self, watched: int, timeout: float = 10) -> None:
+        """Wait until a watch is readable, and close it."""
+        end = select.poll()
+        end.register(watched, select.POLLIN)
+        ready = end.poll(timeout * 1000)
+        assert ready, "the watch is readable"
+        assert os.read(watched, 1) == b""
+        os.close(watched)
+
     def left(self, folder: Path, timeout: float = 10) -> None:
         """Wait until the supervisor has gone for good, and the run's lock is free."""
         wait_until(lambda: run_folder._is_free(folder), "the supervisor has left", timeout)
@@ -122,13 +134,8 @@ class Rig:
 
     def supervisor(self, folder: Path) -> psutil.Process:
         """The supervisor of a run, which says so itself."""
-        import json
-
-        record = wait_until(
-            lambda: (folder / "started").exists() and (folder / "started").read_text(),
-            "the supervisor has said who it is",
-        )
-        return psutil.Process(json.loads(record)["supervisor"])
+        wait_until((folder / "started").exists, "the supervisor has said who it is")
+        return psutil.Process(json.loads((folder / "started").read_text())["supervisor"])
 
     def family(self) -> list[psutil.Process]:
         """The launcher, its spare and its supervisors, as long as they live."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 __all__ = ["SHAPES"]
 
 _DAEMON = (
@@ -36,18 +38,22 @@ _PEER = (
 
 
 def _python(script: str) -> str:
-    return f'python3 -c "{script}" MARK'
+    return f'{sys.executable} -c "{script}" MARK'
 
 
 SHAPES = {
-    "a pipeline": "sh -c 'sleep 600; : MARK' | sh -c 'cat; : MARK' | cat & echo ready; sh -c 'sleep 600; : MARK'",
+    "a pipeline": (
+        "sh -c 'sleep 600; : MARK' | sh -c 'cat; : MARK' | cat & echo ready; sh -c 'sleep 600; : MARK'"
+    ),
     "background children": "for n in 1 2 3; do sh -c 'sleep 600; : MARK' & done; echo ready; wait",
     "one that ignores all signals": _python(_DEAF),
     "one in a session of its own": "setsid sh -c 'echo ready; sleep 600; : MARK' & wait",
     "a daemon after two forks": f"{_python(_DAEMON)}; echo ready; sleep 600",
     "a stopped one": "sh -c 'kill -STOP $$; : MARK' & echo ready; sh -c 'kill -STOP $$; : MARK'",
     "one in another group": _python(_PEER),
-    "one without our environment": "env -i setsid sh -c 'sleep 600; : MARK' >/dev/null 2>&1 & echo ready; sleep 600",
+    "one without our environment": (
+        "env -i setsid sh -c 'sleep 600; : MARK' >/dev/null 2>&1 & echo ready; sleep 600"
+    ),
     "one whose first thread has ended": _python(_LEADERLESS),
     "a deaf one without our output": (
         "(trap '' TERM; exec >/dev/null 2>&1; while :; do sleep 600; : MARK; done) & echo ready; wait"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -84,7 +85,9 @@ def test_an_end_that_came_before_the_cancel_counts_though_the_output_is_still_he
     folder = rig.start("(while :; do echo noise; sleep 0.01; done) & exit 8")
     supervised = rig.supervisor(folder)
     wait_until(
-        lambda: not any(child.name() == "sh" and child.status() == "zombie" for child in supervised.children()),
+        lambda: (
+            not any(child.name() == "sh" and child.status() == "zombie" for child in supervised.children())
+        ),
         "the command has been reaped",
     )
     rig.end(folder)
@@ -114,7 +117,7 @@ _RESPAWN = (
 )
 def test_a_tree_that_replaces_itself_all_the_time_is_ended(rig: Rig, count: int, step: str) -> None:
     mark = f"{rig.mark}-respawn"
-    folder = rig.start(("python3", "-c", _RESPAWN.format(count=count, step=step), mark))
+    folder = rig.start((sys.executable, "-c", _RESPAWN.format(count=count, step=step), mark))
     rig.wait_for_output(folder, b"ready")
     rig.executor.cancel(folder, 0, signal.SIGKILL)
     rig.end(folder, 15)

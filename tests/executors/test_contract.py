@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,8 +99,7 @@ def test_a_watch_becomes_readable_when_the_run_ends_and_not_before(rig: Rig) -> 
         os.read(watched, 1)
     rig.executor.write_input(folder, b"go\n", 1000)
     rig.end(folder)
-    wait_until(lambda: os.read(watched, 1) == b"", "the watch is readable")
-    os.close(watched)
+    rig.wait_for_watch(watched)
     assert rig.executor.watch(folder) is None
 
 
@@ -190,9 +190,8 @@ def test_what_a_killed_supervisor_left_does_not_keep_a_parked_run_from_starting(
 
 
 def test_cancel_ends_the_command_and_names_the_signal(rig: Rig) -> None:
-    folder = rig.start("sleep 60")
+    folder = rig.start(("sleep", "60"))
     assert rig.executor.cancel(folder, 5000, signal.SIGINT)
-    # A shell that runs one command may have become it; either way this is how it ended.
     assert rig.end(folder).finished.outcome == Cancelled(None, "SIGINT")
 
 
@@ -241,7 +240,7 @@ def test_a_signal_reaches_a_command_that_went_to_another_group(rig: Rig) -> None
         "print('ready', flush=True)\n"
         "other.wait()\n"
     )
-    folder = rig.start(("python3", "-c", script))
+    folder = rig.start((sys.executable, "-c", script))
     rig.wait_for_output(folder, b"ready")
     rig.executor.signal(folder, signal.SIGUSR1)
     rig.wait_for_output(folder, b"heard")
@@ -252,15 +251,18 @@ def test_a_request_that_makes_no_sense_does_not_harm_the_command(rig: Rig) -> No
     folder = rig.start("read line; echo $line", interactive=True)
     wait_until(lambda: rig.executor.lingers(folder), "the supervisor listens")
     with open(folder / "control", "wb") as control:
-        control.writelines(nonsense + b"\n" for nonsense in (
-            b"",
-            b"2 cancel 0 9",
-            b"1 cancel now 9",
-            b"1 signal x",
-            b"1 signal 999",
-            b"\xff\0",
-            b"1",
-        ))
+        control.writelines(
+            nonsense + b"\n"
+            for nonsense in (
+                b"",
+                b"2 cancel 0 9",
+                b"1 cancel now 9",
+                b"1 signal x",
+                b"1 signal 999",
+                b"\xff\0",
+                b"1",
+            )
+        )
     rig.executor.signal(folder, 4096)
     rig.executor.write_input(folder, b"alive\n", 1000)
     assert rig.end(folder).finished.outcome == Exited(0)

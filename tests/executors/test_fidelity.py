@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def _digest(path: Path) -> str:
 
 
 def _python(rig: Rig, script: str, **options: object) -> Path:
-    folder, ended = rig.run(("python3", "-c", script), timeout=60, **options)
+    folder, ended = rig.run((sys.executable, "-c", script), timeout=60, **options)
     assert ended.finished.outcome == Exited(0)
     return folder
 
@@ -64,7 +65,7 @@ def test_the_index_tells_the_order_and_the_time_of_both_streams(rig: Rig) -> Non
         "    os.write(1 + n % 2, b'x' * (n + 1))\n"
         "    sys.stdin.readline()\n"
     )
-    folder = rig.start(("python3", "-c", script), interactive=True)
+    folder = rig.start((sys.executable, "-c", script), interactive=True)
     for n in range(6):
         stream = ("stdout", "stderr")[n % 2]
         rig.wait_for_output(folder, b"x" * sum(range(n % 2 + 1, n + 2, 2)), stream)
