@@ -164,6 +164,10 @@ class Admission:
             raise StoreUnavailable(f"no run folder can be made ({error.strerror})") from error
         return folder
 
+    def has_place(self) -> bool:
+        """Whether one more task could run now. Costs less than to look who would be next."""
+        return self._executor.has_place(self._store.slots, self._limits.running)
+
     def drain(self) -> list[Task]:
         """Start pending tasks until the places or the tasks run out. Returns those that were started."""
         started: list[Task] = []

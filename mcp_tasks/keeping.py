@@ -142,16 +142,19 @@ class Keeping:
 
     async def _drain_queue(self) -> None:
         """Start what is pending whenever something ends here, and look often while anything waits."""
+        waiting = False
         while True:
+            started: list[Task] = []
             try:
-                started = await anyio.to_thread.run_sync(self._admission.drain)
-                waiting = await anyio.to_thread.run_sync(lambda: bool(self._store.pending()))
+                if not waiting or await anyio.to_thread.run_sync(self._admission.has_place):
+                    started = await anyio.to_thread.run_sync(self._admission.drain)
+                    waiting = await anyio.to_thread.run_sync(self._is_anything_pending)
             except TasksError as error:
                 log.warning("pending tasks could not be started: %s", error)
-                started, waiting = [], True
+                waiting = True
             except Exception:
                 log.exception("pending tasks could not be started")
-                started, waiting = [], True
+                waiting = True
             for task in started:
                 if not task.is_final:
                     self.keep(task)
@@ -161,3 +164,6 @@ class Keeping:
             else:
                 await self._drain.wait()
             self._drain = anyio.Event()
+
+    def _is_anything_pending(self) -> bool:
+        return bool(self._store.pending())

@@ -216,6 +216,10 @@ class Executor(Protocol):
         """
         ...
 
+    def has_place(self, slots: Path, limit: int) -> bool:
+        """Whether `reserve` would find a place now. Raises StoreUnavailable."""
+        ...
+
     def observe(self, folder: Path) -> Observation:
         """What is true of a run now."""
         ...

@@ -105,6 +105,17 @@ class LocalExecutor:
 
     # -- observing ---------------------------------------------------------------------------------
 
+    def has_place(self, slots: Path, limit: int) -> bool:
+        """See `ports.Executor`."""
+        try:
+            slot = self._slots.take(slots, limit)
+        except OSError as error:
+            raise unavailable(error) from error
+        if slot is None:
+            return False
+        os.close(slot)
+        return True
+
     def observe(self, folder: Path) -> Observation:
         """See `ports.Executor`. Raises StoreUnavailable where nobody can tell now."""
         return run_folder.observe(folder)
