@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -91,23 +92,29 @@ class Keeping:
         folder = self._store.run_folder(task.key, task.run)
         try:
             while True:
-                wire = self._executor.watch(folder)
-                if wire is not None:
-                    try:
-                        await anyio.wait_readable(wire)
-                    finally:
-                        os.close(wire)
-                    self.queue_changed()
+                await self._end_of(folder)
                 # The place is free and the exit record on disk. The task's own record may come a moment
                 # later, so that it does not compete with the next start for the disk.
                 await anyio.sleep(_SETTLE_S)
                 if (await self._settle(task.key)) is not False:
                     return
-        except OSError:
-            # No descriptor to watch with now: the sweep finds the end.
-            log.warning("a running task cannot be watched now and is left to the sweep", exc_info=True)
         finally:
             self._kept.discard(task.key)
+            self.queue_changed()
+
+    async def _end_of(self, folder: Path) -> None:
+        """Wait until a run has ended, or cannot be watched at this moment."""
+        try:
+            wire = self._executor.watch(folder)
+            if wire is None:
+                return
+            try:
+                await anyio.wait_readable(wire)
+            finally:
+                os.close(wire)
+        except (TasksError, OSError) as error:
+            log.warning("a running task cannot be watched now: %s", error)
+        else:
             self.queue_changed()
 
     async def _settle(self, key: TaskKey) -> bool | None:
