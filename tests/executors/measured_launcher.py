@@ -20,15 +20,12 @@ def _run(config: str, code: str, arguments: list[str]) -> None:
         leave = os._exit
 
         def save_and_leave(status: int) -> None:
-            # The current folder is a run folder here, and data belongs to the tests.
-            measured_now = coverage.Coverage.current()
-            if measured_now is not None:
-                measured_now.stop()
-                measured_now.save()
+            # A forked process goes on measuring, and writes to a file of its own.
+            measured.stop()
+            measured.save()
             leave(status)
 
         os._exit = save_and_leave  # type: ignore[assignment]
-        os.register_at_fork(after_in_child=lambda: coverage.process_startup(force=True, slug="fork"))
     sys.argv = ["-c", *arguments]
     exec(compile(code, "<launcher>", "exec"), {"__name__": "__main__"})
 

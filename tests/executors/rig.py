@@ -32,10 +32,10 @@ _numbers = itertools.count(1)
 _MEASURED = str(Path(__file__).with_name("measured_launcher.py"))
 
 
-def interpreter(mark: str) -> tuple[str, ...]:
-    """The launcher's Python, with a mark in its command line, and measured when the tests are."""
+def interpreter(mark: str, *, measured: bool = False) -> tuple[str, ...]:
+    """The launcher's Python, with a mark in its command line; measured, if wanted, when the tests are."""
     measure = os.environ.get("COVERAGE_PROCESS_CONFIG")
-    if measure:
+    if measure and measured:
         return (sys.executable, "-X", mark, _MEASURED, measure)
     return (sys.executable, "-I", "-S", "-X", mark)
 
@@ -46,7 +46,7 @@ class Rig:
     def __init__(self, root: Path, before: Sequence[str] = ()) -> None:
         self.root = root
         self.mark = f"rig-{os.getpid()}-{next(_numbers)}"
-        self.executor = LocalExecutor(interpreter=(*before, *interpreter(self.mark)))
+        self.executor = LocalExecutor(interpreter=(*before, *interpreter(self.mark, measured=not before)))
         self.slots = root / "slots"
         self.slots.mkdir(exist_ok=True)
 

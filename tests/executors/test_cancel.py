@@ -112,7 +112,7 @@ _RESPAWN = (
 
 @pytest.mark.parametrize(
     ("count", "step"),
-    [(100, "time.sleep(0.002)"), (20, "pass"), (10, "os.setpgid(0, 0); time.sleep(0.002)")],
+    [(100, "time.sleep(0.02)"), (20, "pass"), (10, "os.setpgid(0, 0); time.sleep(0.005)")],
     ids=["many", "restless", "in ever new groups"],
 )
 def test_a_tree_that_replaces_itself_all_the_time_is_ended(rig: Rig, count: int, step: str) -> None:
