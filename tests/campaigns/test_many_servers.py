@@ -102,7 +102,7 @@ async def test_what_a_dead_server_had_pending_is_started_by_a_living_one(tmp_pat
     assert (tmp_path / "runs").read_text().split() == [str(number) for number in range(6)]
 
 
-@pytest.mark.parametrize("how", ["kill", "group", "close"])
+@pytest.mark.parametrize("how", short_or_full(["kill", "close"], ["kill", "group", "terminate", "close"]))
 async def test_when_no_server_lives_the_steward_starts_what_is_pending_and_goes(
     tmp_path: Path, how: str
 ) -> None:
@@ -138,7 +138,9 @@ async def test_a_server_that_is_killed_with_the_memory_store_leaves_no_process_a
     options = ("--store", "memory")
     async with server(tmp_path / "state", *options, env=around) as connection:
         command = "trap '' TERM; sh -c 'sleep 61' & setsid sleep 62 & echo up; sleep 63"
-        view = await connection.call("run_command", command=command, cwd=str(tmp_path), pattern="up")
+        view = await connection.call(
+            "run_command", command=command, cwd=str(tmp_path), pattern="up", grace_ms=200
+        )
         assert view["state"] == "running"
         await end(connection, "kill")
 
