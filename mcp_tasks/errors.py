@@ -63,7 +63,7 @@ class TaskNotFound(TasksError):
     def __init__(self, task_id: str) -> None:
         super().__init__(
             f"no task {task_id!r} in this session",
-            "list_tasks shows the tasks of a session; a cleared task is gone for good",
+            "list_tasks shows the tasks of a session; one that was cleared is gone for good",
         )
 
 

@@ -52,7 +52,7 @@ def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
         cwd=_directory(request.cwd, defaults.cwd),
         label=request.label,
         key=request.key,
-        fingerprint=fingerprint(request, secrets.token_hex(8)) if request.key is not None else "",
+        fingerprint=fingerprint(request, defaults, secrets.token_hex(8)) if request.key is not None else "",
         interactive=request.interactive,
         timeout_ms=request.timeout_ms,
         grace_ms=request.grace_ms,
@@ -87,8 +87,11 @@ def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults)
     )
 
 
-def fingerprint(request: RunCommand, salt: str) -> str:
-    """Salted hash of what an idempotency key stands for: everything but wait, view and label."""
+def fingerprint(request: RunCommand, defaults: Defaults, salt: str) -> str:
+    """Salted hash of what an idempotency key stands for: everything but wait, view and label.
+
+    A default that is given in so many words counts as not given.
+    """
     compared = request.model_dump(
         mode="json",
         exclude={
@@ -96,14 +99,18 @@ def fingerprint(request: RunCommand, salt: str) -> str:
             *("wait_ms", "until", "pattern", "idle_ms", "show", "max_bytes", "ansi"),
         },
     )
+    if request.cwd is not None and absolute(request.cwd, defaults.cwd) == absolute(defaults.cwd, "/"):
+        compared["cwd"] = None
+    if request.shell == _DEFAULT_SHELL:
+        compared["shell"] = None
     digest = hashlib.blake2b(json.dumps(compared, sort_keys=True).encode(), key=salt.encode(), digest_size=16)
     return f"{salt}.{digest.hexdigest()}"
 
 
-def same_request(spec: Spec, request: RunCommand) -> bool:
+def same_request(spec: Spec, request: RunCommand, defaults: Defaults) -> bool:
     """Whether a task was started with the arguments of this request."""
     salt, _, _ = spec.fingerprint.partition(".")
-    return hmac.compare_digest(spec.fingerprint, fingerprint(request, salt))
+    return hmac.compare_digest(spec.fingerprint, fingerprint(request, defaults, salt))
 
 
 def absolute(cwd: str, default: str) -> str:

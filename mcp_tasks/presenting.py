@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from mcp_tasks.clock import Clock
 from mcp_tasks.models import Pending, Running, Task, TaskKey
-from mcp_tasks.output import Cursor, OutputView, RunOutput, Shown, view_new, view_none, view_tail
+from mcp_tasks.output import STREAMS, Cursor, OutputView, RunOutput, Shown, view_new, view_none, view_tail
 from mcp_tasks.ports import Ended, Executor, Store
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.views import Extras, Wait, task_view
@@ -15,6 +15,8 @@ from mcp_tasks.views import Extras, Wait, task_view
 __all__ = ["Presenter", "Show"]
 
 Show = Literal["new", "tail", "none"]
+
+_COMMAND_IN_LIST = 1_000
 
 
 class Presenter:
@@ -65,9 +67,14 @@ class Presenter:
         record: bool = False,
         history: bool = False,
         warnings: tuple[str, ...] = (),
-        more_fields: dict[str, Any] | None = None,
+        read_on: str = "",
+        max_wait_ms: int = 25_000,
     ) -> dict[str, Any]:
-        """The view of a task, with everything that is to be said beside it."""
+        """The view of a task, with everything that is to be said beside it.
+
+        `read_on` are the arguments that the next page of the same reading takes beside its cursor,
+        `max_wait_ms` is the longest wait that the caller can ask for next.
+        """
         extras = Extras(
             wait=wait,
             queue=self._queue(sight.task, None),
@@ -75,8 +82,7 @@ class Presenter:
             reused=reused,
             record=record,
             history=history,
-            next=_next(sight.task, excerpt),
-            more_fields=more_fields or {},
+            next=_next(sight.task, excerpt, read_on, max_wait_ms),
         )
         return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
 
@@ -85,7 +91,7 @@ class Presenter:
         nothing = Shown("", 0, 0)
         excerpt = OutputView(nothing, nothing, 0, 0, Cursor(task.run), omitted_bytes=0, more=False)
         warnings = (*self._not_durable(task), f"it has been started, and more cannot be told now ({why})")
-        extras = Extras(warnings=warnings, reused=reused, next=_next(task, excerpt))
+        extras = Extras(warnings=warnings, reused=reused, next=_next(task, excerpt, "", 25_000))
         return task_view(Sight(task, None), excerpt, None, self._clock, extras)
 
     def summaries(self, sights: Sequence[Sight]) -> list[dict[str, Any]]:
@@ -97,8 +103,11 @@ class Presenter:
     def _summary(self, sight: Sight, positions: Mapping[TaskKey, int]) -> dict[str, Any]:
         excerpt = view_none(self.output(sight.task), sight.task.run)
         queue = self._queue(sight.task, positions)
-        extras = Extras(queue=queue, warnings=self._warnings(sight, excerpt), record=True)
-        return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
+        warnings = self._warnings(sight, excerpt)
+        extras = Extras(queue=queue, warnings=warnings, record=True, command_length=_COMMAND_IN_LIST)
+        view = task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
+        view.pop("more", None)
+        return view
 
     def _queue(self, task: Task, positions: Mapping[TaskKey, int] | None) -> dict[str, Any] | None:
         if not isinstance(task.state, Pending):
@@ -123,11 +132,22 @@ class Presenter:
             ending = (
                 "its middle is dropped" if task.spec.on_output_limit == "keep_tail" else "the task is ended"
             )
-            found.append(f"{total} of at most {limit} bytes of output captured; at the limit {ending}")
+            if total <= limit:
+                found.append(f"{total} of at most {limit} bytes of output captured; at the limit {ending}")
+        if task.spec.on_output_limit == "keep_tail" and total > limit > 0:
+            found += self._holes(task)
         if task.is_final and (alive := self.left_alive(task)):
             named = ", ".join(alive[:5])
             found.append(f"{_counted(alive)} in the background ({named}); cancel_task ends them")
         return tuple(found)
+
+    def _holes(self, task: Task) -> list[str]:
+        output = self.output(task)
+        return [
+            f"bytes {start} to {end} of {stream} were dropped (keep_tail) and are gone"
+            for stream in STREAMS
+            for start, end in output.holes(stream)
+        ]
 
     def _not_durable(self, task: Task) -> list[str]:
         if not self._is_fallback(task.key):
@@ -144,13 +164,13 @@ def _counted(alive: list[str]) -> str:
     return "1 process of it still runs" if len(alive) == 1 else f"{len(alive)} processes of it still run"
 
 
-def _next(task: Task, excerpt: OutputView) -> str:
+def _next(task: Task, excerpt: OutputView, read_on: str, max_wait_ms: int) -> str:
     """What an agent would sensibly call next, with the arguments filled in."""
     task_id = task.key.task_id
-    if not task.is_final:
-        return f'poll_task(task_id="{task_id}", cursor="{excerpt.cursor.encode()}", wait_ms=25000)'
+    if not task.is_final and not (read_on and excerpt.more):
+        return f'poll_task(task_id="{task_id}", cursor="{excerpt.cursor.encode()}", wait_ms={max_wait_ms})'
     if excerpt.more:
-        return f'get_result(task_id="{task_id}", cursor="{excerpt.cursor.encode()}")'
+        return f'get_result(task_id="{task_id}", cursor="{excerpt.cursor.encode()}"{read_on})'
     if excerpt.truncated:
         return f'get_result(task_id="{task_id}", offset=0)'
     return ""

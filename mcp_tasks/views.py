@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mcp_tasks.clock import Clock, rfc3339
@@ -18,13 +19,17 @@ from mcp_tasks.models import (
     Running,
     Signalled,
     SpawnFailure,
+    State,
     TimedOut,
 )
 from mcp_tasks.output import OutputView, Shown
 from mcp_tasks.ports import Supervised
 from mcp_tasks.reconcile import Sight
 
-__all__ = ["Extras", "Wait", "task_view"]
+__all__ = ["Extras", "Wait", "clipped", "fitting", "task_view"]
+
+_FILE_CLOCK_MS = 20
+_LIST_JSON = 50_000
 
 ALWAYS = frozenset(
     {"task_id", "session", "state", "elapsed_ms", "stdout_bytes", "stderr_bytes", "next_cursor"}
@@ -53,9 +58,9 @@ class Extras:
     warnings: tuple[str, ...] = ()
     reused: bool = False
     record: bool = False
+    command_length: int = 4_000
     history: bool = False
     next: str = ""
-    more_fields: Mapping[str, Any] = field(default_factory=dict)
 
 
 def task_view(
@@ -65,6 +70,7 @@ def task_view(
     task = sight.task
     now = clock.now_ms()
     started_at, elapsed = _times(sight, clock)
+    last_output_at = _within(last_output_at, started_at, task.state)
     view: dict[str, Any] = {
         "task_id": task.key.task_id,
         "session": task.key.session,
@@ -74,14 +80,13 @@ def task_view(
         "elapsed_ms": elapsed,
         "idle_ms": None
         if task.is_final or started_at is None
-        else max(0, now - (last_output_at or started_at)),
+        else _idle(started_at, last_output_at, now, elapsed),
         **_output(output),
-        "run": task.run if task.run > 1 else None,
+        "run": task.run if task.run > 1 or extras.history else None,
         "queue": extras.queue,
         "reused": extras.reused,
         "warning": "; ".join(extras.warnings),
         "next": extras.next,
-        **extras.more_fields,
     }
     if extras.wait is not None:
         view |= {
@@ -92,7 +97,7 @@ def task_view(
         }
     if extras.record:
         view |= {
-            "command": task.spec.command,
+            "command": clipped(task.spec.command, extras.command_length),
             "cwd": task.spec.cwd,
             "key": task.spec.key,
             "created_at": rfc3339(task.created_at),
@@ -121,9 +126,46 @@ def _times(sight: Sight, clock: Clock) -> tuple[int | None, int]:
         case Running(), Supervised(started_at, started_mono):
             return started_at, max(0, clock.mono_ms() - started_mono)
         case Running(claimed_at=claimed_at), _:
-            return claimed_at, max(0, clock.now_ms() - claimed_at)
+            # Claimed and not started yet, as far as can be seen: the time begins with the start.
+            return claimed_at, 0
         case _:
             return None, max(0, clock.now_ms() - sight.task.created_at)
+
+
+def _idle(started_at: int, last_output_at: int | None, now: int, elapsed: int) -> int:
+    return min(elapsed, max(0, now - (last_output_at or started_at)))
+
+
+def _within(moment: int | None, started_at: int | None, state: State) -> int | None:
+    """A file's time, put right by what is known better.
+
+    The kernel stamps files by a clock that lags behind the one that tells the time by some milliseconds.
+    """
+    if moment is None or started_at is None:
+        return moment
+    moment = max(moment, started_at)
+    if isinstance(state, Finished) and state.ended_at < moment <= state.ended_at + _FILE_CLOCK_MS:
+        return state.ended_at
+    return moment
+
+
+def fitting(views: Sequence[dict[str, Any]]) -> int:
+    """How many of these views one answer can hold; at least one."""
+    size = 0
+    for index, view in enumerate(views):
+        size += len(json.dumps(view)) + 2
+        if size > _LIST_JSON and index:
+            return index
+    return len(views)
+
+
+def clipped(text: str, length: int) -> str:
+    """At most `length` characters of JSON of a text, and how much is not shown."""
+    if len(json.dumps(text)) <= length:
+        return text
+    # A character is at most 6 of JSON, or 12 outside the basic plane.
+    kept = text[: length // 12]
+    return f"{kept}… ({len(text) - len(kept)} characters more)"
 
 
 def _end(state: Finished) -> dict[str, Any]:

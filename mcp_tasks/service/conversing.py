@@ -49,7 +49,7 @@ class Conversing:
             caller, key, condition, caller.max_wait_ms if wait_ms is None else wait_ms
         )
         excerpt = self._desk.presenter.excerpt(sight, "new", before, request.max_bytes, request.ansi)
-        return self._desk.presenter.view(sight, excerpt, wait=wait)
+        return self._desk.presenter.view(sight, excerpt, wait=wait, max_wait_ms=caller.max_wait_ms)
 
     def _deliver(self, folder: Path, text: str, request: SendInput) -> None:
         if text:

@@ -83,6 +83,7 @@ class Desk:
 
     def find(self, caller: Caller, task_id: str) -> TaskKey:
         """The one place that decides which tasks a caller may see."""
+        task_id = task_id.strip().lower()
         if not TASK_ID.fullmatch(task_id):
             raise TaskNotFound(task_id)
         key = TaskKey(caller.owner, caller.session, task_id)

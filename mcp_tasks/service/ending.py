@@ -6,11 +6,12 @@ import time
 
 import anyio
 
-from mcp_tasks.errors import TaskNotFinished, TaskNotFound
+from mcp_tasks.errors import TaskNotFinished, TaskNotFound, TasksError
 from mcp_tasks.models import Pending, Task, TaskKey
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import CancelTask, ClearTask
 from mcp_tasks.service.desk import Caller, Desk, View, signal_number
+from mcp_tasks.views import fitting
 from mcp_tasks.waiting import Condition
 
 __all__ = ["Ending", "clear_finished"]
@@ -32,15 +33,28 @@ class Ending:
         if request.task_id is not None:
             return await self._cancel(caller, self._desk.find(caller, request.task_id), request)
         keys = [self._desk.find(caller, task_id) for task_id in dict.fromkeys(request.task_ids or ())]
-        views: dict[TaskKey, View] = {}
+        answers: dict[TaskKey, View] = {}
 
         async def cancel_one(key: TaskKey) -> None:
-            views[key] = await self._cancel(caller, key, request)
+            try:
+                answers[key] = await self._cancel(caller, key, request)
+            except TasksError as error:
+                # One that cannot be ended says so itself; the others are ended all the same.
+                failure = {"code": error.code, "message": error.message, "hint": error.hint}
+                answers[key] = {"task_id": key.task_id, "session": key.session, "error": failure}
 
         async with anyio.create_task_group() as group:
             for key in keys:
                 group.start_soon(cancel_one, key)
-        return {"tasks": [views[key] for key in keys]}
+        views = [answers[key] for key in keys]
+        fit = fitting(views)
+        answer: View = {"tasks": views[:fit]}
+        if fit < len(views):
+            answer |= {
+                "more": True,
+                "next": "poll_task tells of the others, which have been asked to end too",
+            }
+        return answer
 
     async def _cancel(self, caller: Caller, key: TaskKey, request: CancelTask) -> View:
         sight = await self._end(caller, key, request.grace_ms, request.signal)
@@ -118,16 +132,20 @@ def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey 
     """
     days = request.older_than_days
     oldest = None if days is None else desk.clock.now_ms() - days * 86_400_000
-    cleared, freed = [], 0
+    cleared, kept, freed = [], 0, 0
     for sight in desk.matching(caller, request.label, request.cwd):
         task = sight.task
         if task.key == but or not task.is_final or (oldest is not None and task.history[-1].at > oldest):
             continue
         if _has_left_something(desk, task):
+            kept += 1
             continue
         try:
             freed += desk.store.delete(task.key)
         except TaskNotFound:
             continue
         cleared.append(task.key.task_id)
-    return {"cleared": cleared, "freed_bytes": freed}
+    answer: View = {"cleared": cleared, "freed_bytes": freed}
+    if kept:
+        answer["warning"] = f"{kept} finished with processes still running in the background: not cleared"
+    return answer

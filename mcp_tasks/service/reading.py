@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from mcp_tasks.errors import InvalidArgument
@@ -11,6 +12,7 @@ from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import GetResult, ListTasks, PollTask, SearchOutput
 from mcp_tasks.searching import search_tasks
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
+from mcp_tasks.views import fitting
 
 __all__ = ["Reading"]
 
@@ -38,7 +40,7 @@ class Reading:
         if wait.result == "exited" and wait.waited_ms and request.show is None:
             show = "tail"
         excerpt = self._desk.presenter.excerpt(sight, show, cursor, request.max_bytes, request.ansi)
-        return self._desk.presenter.view(sight, excerpt, wait=wait)
+        return self._desk.presenter.view(sight, excerpt, wait=wait, max_wait_ms=caller.max_wait_ms)
 
     async def get_result(self, caller: Caller, request: GetResult) -> View:
         """Show the record of a task and a part of its output."""
@@ -47,7 +49,8 @@ class Reading:
 
     def _result(self, key: TaskKey, request: GetResult) -> View:
         sight = self._desk.reconciler.look(key)
-        return self._desk.presenter.view(sight, self._range(sight, request), record=True, history=True)
+        excerpt = self._range(sight, request)
+        return self._desk.presenter.view(sight, excerpt, record=True, history=True, read_on=_read_on(request))
 
     def _range(self, sight: Sight, request: GetResult) -> OutputView:
         task, output = sight.task, self._desk.presenter.output(sight.task)
@@ -105,9 +108,15 @@ class Reading:
                 shown.append(sight)
             else:
                 more = True
-        answer: View = {"tasks": self._desk.presenter.summaries(shown), "counts": counts}
-        if more:
-            answer["next_cursor"] = shown[-1].task.key.task_id
+        views = self._desk.presenter.summaries(shown)
+        fit = fitting(views)
+        answer: View = {"tasks": views[:fit], "counts": counts}
+        if more or fit < len(views):
+            answer["next_cursor"] = shown[fit - 1].task.key.task_id
+        if problems := self._desk.store.problems():
+            answer["warning"] = (
+                f"{len(problems)} problems were found in the store: mcp-tasks doctor names them"
+            )
         return answer
 
     async def search_output(self, caller: Caller, request: SearchOutput) -> View:
@@ -122,6 +131,18 @@ class Reading:
         if request.order == "oldest":
             tasks.reverse()
         return search_tasks(self._desk.store, tasks, request, _SEARCH_S)
+
+
+def _read_on(request: GetResult) -> str:
+    """What a page's arguments must repeat, so that the next page is of the same kind."""
+    given = {
+        "stream": request.stream,
+        "encoding": request.encoding,
+        "limit": request.limit,
+        "ansi": request.ansi,
+    }
+    usual = {"stream": "both", "encoding": "text", "limit": None, "ansi": "strip"}
+    return "".join(f", {name}={json.dumps(value)}" for name, value in given.items() if value != usual[name])
 
 
 def _cursor(text: str | None) -> Cursor | None:

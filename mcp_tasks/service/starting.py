@@ -53,12 +53,15 @@ class Starting:
         sight, wait = await self._desk.wait(caller, task.key, condition, wait_ms)
         show = request.show or "tail"
         excerpt = self._desk.presenter.excerpt(sight, show, None, request.max_bytes, request.ansi)
-        view = self._desk.presenter.view(sight, excerpt, wait=wait, reused=reused)
+        view = self._desk.presenter.view(
+            sight, excerpt, wait=wait, reused=reused, max_wait_ms=caller.max_wait_ms
+        )
         if request.clear_finished and not reused:
             cleared = await self._desk.blocking(
                 clear_finished, self._desk, caller, ClearTask(all_finished=True), task.key
             )
-            view["cleared"] = cleared["cleared"]
+            if cleared["cleared"]:
+                view["cleared"] = cleared["cleared"]
         return view
 
     def _start(self, caller: Caller, request: RunCommand) -> tuple[Task, bool]:
@@ -91,7 +94,7 @@ class Starting:
         if request.key is None:
             return None
         held = self._desk.store.find_key(caller.session_key, request.key)
-        if held is not None and not same_request(held.spec, request):
+        if held is not None and not same_request(held.spec, request, self._desk.defaults):
             raise KeyConflict(
                 f"key {request.key!r} belongs to task {held.key.task_id}, started with other arguments",
                 "use another key, or clear that task",
