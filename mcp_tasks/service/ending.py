@@ -18,6 +18,7 @@ __all__ = ["Ending", "clear_finished"]
 
 _GRACE_MS = 5_000
 _SHOWN_BYTES = 2_048
+_ALL_BYTES = 16_384
 _LOOK_S = 0.01
 _LEAVING_S = 1.0
 
@@ -31,13 +32,14 @@ class Ending:
     async def cancel_task(self, caller: Caller, request: CancelTask) -> View:
         """End one task or several with all their processes; answer when it is over."""
         if request.task_id is not None:
-            return await self._cancel(caller, self._desk.find(caller, request.task_id), request)
+            return await self._cancel(caller, self._desk.find(caller, request.task_id), request, _SHOWN_BYTES)
         keys = [self._desk.find(caller, task_id) for task_id in dict.fromkeys(request.task_ids or ())]
         answers: dict[TaskKey, View] = {}
+        shown = min(_SHOWN_BYTES, _ALL_BYTES // max(1, len(keys)))
 
         async def cancel_one(key: TaskKey) -> None:
             try:
-                answers[key] = await self._cancel(caller, key, request)
+                answers[key] = await self._cancel(caller, key, request, shown)
             except TasksError as error:
                 # One that cannot be ended says so itself; the others are ended all the same.
                 failure = {"code": error.code, "message": error.message, "hint": error.hint}
@@ -56,13 +58,13 @@ class Ending:
             }
         return answer
 
-    async def _cancel(self, caller: Caller, key: TaskKey, request: CancelTask) -> View:
+    async def _cancel(self, caller: Caller, key: TaskKey, request: CancelTask, shown: int) -> View:
         sight = await self._end(caller, key, request.grace_ms, request.signal)
         warnings: tuple[str, ...] = ()
         if not sight.task.is_final:
             alive = await self._desk.blocking(self._desk.executor.background, self._desk.folder(sight.task))
             warnings = (f"it has not ended yet; still alive: {', '.join(alive) or 'its supervisor'}",)
-        excerpt = self._desk.presenter.excerpt(sight, "tail", None, _SHOWN_BYTES, "strip")
+        excerpt = self._desk.presenter.excerpt(sight, "tail", None, shown, "strip")
         return self._desk.presenter.view(sight, excerpt, warnings=warnings)
 
     async def _end(self, caller: Caller, key: TaskKey, grace_ms: int, signal: str) -> Sight:

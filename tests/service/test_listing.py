@@ -23,7 +23,7 @@ async def test_the_newest_comes_first_without_output(agent: Agent, tmp_path: Pat
     assert [task["task_id"] for task in answer["tasks"]] == [second["task_id"], first["task_id"]]
     newest, oldest = answer["tasks"]
     assert set(newest) == RECORD
-    assert set(oldest) == RECORD | {"label", "last_output_at", "more"}
+    assert set(oldest) == RECORD | {"label", "last_output_at"}
     assert (oldest["command"], oldest["cwd"], oldest["label"]) == ("echo one", str(tmp_path), "l")
     assert answer["counts"] == {"completed": 2}
     assert "next_cursor" not in answer
