@@ -89,7 +89,11 @@ def test_running_commands_do_not_notice_the_death_of_their_server(gated: Rig, ho
                 os.killpg(server.pid, signal.SIGKILL)
         server.wait()
     for number in range(1, count + 1):
-        assert isinstance(gated.executor.observe(_folder(gated, number)), Supervised)
+        folder = _folder(gated, number)
+        wait_until(
+            lambda folder=folder: isinstance(gated.executor.observe(folder), Supervised),  # type: ignore[misc]
+            "the command is supervised, as it was",
+        )
     gate = _open_gate(gated)
     _check_all_ended_right(gated, count)
     os.close(gate)
