@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from pydantic_core import ErrorDetails
 
 from mcp_tasks.errors import InvalidArgument
 
-__all__ = ["kind_of", "refusal"]
+__all__ = ["kind_of", "refusal", "unknown_parameter"]
 
 _TYPES = {
     "int_type": "an integer",
@@ -19,8 +23,30 @@ _TYPES = {
     "list_type": "a list of strings",
 }
 
+_IDS = 'give task ids as run_command answered them, in a list of strings: ["...", "..."]'
+_RIGHT = {
+    "after": _IDS,
+    "command": 'give the command to run, like "make test" or ["make", "test"]',
+    "cursor": "give next_cursor of an earlier answer exactly as it was, or leave cursor out",
+    "cwd": "give the path of an existing directory, or leave cwd out",
+    "env": 'give names with their values, like {"CI": "1"}; null unsets a name',
+    "key": 'give a text that stands for this one start, like "build-42", or leave key out',
+    "label": 'give a name to find it by, like "nightly build", or leave label out',
+    "pattern": 'give a regular expression, like "error|warning"',
+    "session": 'give the name of a session, like "my-project", or leave session out',
+    "shell": 'give the path of a shell, like "/bin/bash", or leave shell out',
+    "signal": "give a name like SIGTERM, SIGINT or SIGKILL",
+    "stdin": r'give the whole input as one string, like "yes\n"',
+    "task_id": "give one task id as run_command answered it; list_tasks finds it",
+    "task_ids": _IDS,
+    "text": 'give what is to be typed as one string, like "yes"',
+}
+"""What would be right, by parameter; of the others, their type tells it."""
 
-_UNITS = {"ms": "give a whole number of milliseconds", "bytes": "give a whole number of bytes"}
+_EXAMPLES = {"bytes": ("bytes", "8192"), "days": ("days", "7"), "ms": ("milliseconds", "5000")}
+_UNITS = {"bytes": " bytes", "days": " days", "ms": " ms"}
+_NEAR = 0.7
+"""Likeness from which a name is taken for a slip: `task` is one of `task_id`, `ansi` is not."""
 
 
 def kind_of(value: object) -> str:
@@ -42,32 +68,72 @@ def kind_of(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
-def refusal(error: ErrorDetails) -> InvalidArgument:
+def unknown_parameter(
+    name: str, tool: str, parameters: Iterable[str], aliases: Iterable[str] = ()
+) -> InvalidArgument:
+    """Refuse a name that a tool does not know, with the nearest one that it does, or with all of them."""
+    own = list(parameters)
+    nearest = difflib.get_close_matches(name[:64].lower(), [*own, *aliases], n=1, cutoff=_NEAR)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else f"{tool} takes {', '.join(own)}"
+    return InvalidArgument(f"unknown parameter {name[:64]!r}", hint)
+
+
+def refusal(error: ErrorDetails, tool: str, parameters: Iterable[str]) -> InvalidArgument:
     """Turn the first thing that pydantic found wrong into our words; only its type reaches them."""
     location = [part for part in error["loc"] if part not in ("str", "[key]")]
     name = (
         "".join(f"[{part!r}]" if position else str(part) for position, part in enumerate(location))
         or "request"
     )
+    parameter = str(location[0]) if location else ""
     limits = error.get("ctx", {})
-    kind = error["type"]
-    if kind == "missing":
-        return InvalidArgument(f"{name} is missing", f"{name} is required")
-    if kind == "extra_forbidden":
-        return InvalidArgument(f"unknown parameter {name[:64]!r}")
-    if kind == "literal_error":
-        return InvalidArgument(f"{name} has a value that it cannot have", f"give one of {limits['expected']}")
-    if kind in _TYPES:
-        return InvalidArgument(
-            f"{name} must be {_TYPES[kind]}, not {kind_of(error['input'])}",
-            _UNITS.get(name.rpartition("_")[2], ""),
-        )
-    if kind == "greater_than_equal":
-        return InvalidArgument(f"{name} is too small", f"give at least {limits['ge']}")
-    if kind == "less_than_equal":
-        return InvalidArgument(f"{name} is too large", f"give at most {limits['le']}")
-    if kind == "string_too_short":
-        return InvalidArgument(f"{name} is empty", "leave it out, or give a value")
-    if kind in ("string_too_long", "too_long"):
-        return InvalidArgument(f"{name} is too long", f"give at most {limits['max_length']}")
-    return InvalidArgument(f"{name} is not valid")
+    right = _right(parameter, error["type"], tool)
+    match error["type"]:
+        case "missing":
+            return InvalidArgument(f"{name} is missing", right)
+        case "extra_forbidden":
+            return unknown_parameter(name, tool, parameters)
+        case "literal_error":
+            return InvalidArgument(
+                f"{name} has a value that it cannot have", f"give one of {limits['expected']}"
+            )
+        case kind if kind in _TYPES:
+            return InvalidArgument(f"{name} must be {_TYPES[kind]}, not {kind_of(error['input'])}", right)
+        case "string_too_short":
+            return InvalidArgument(f"{name} is empty", right)
+        case "string_unicode":
+            return InvalidArgument(f"{name} is not valid Unicode text", "leave out lone surrogates")
+        case "greater_than_equal" | "less_than_equal" | "string_too_long" | "too_long":
+            return _beyond(name, error["type"], limits)
+        case _:
+            return InvalidArgument(f"{name} is not valid", right)
+
+
+def _right(parameter: str, kind: str, tool: str) -> str:
+    """What would be right for a parameter that was left out, or given as something else."""
+    if parameter in _RIGHT:
+        return _RIGHT[parameter]
+    unit, example = _EXAMPLES.get(parameter.rpartition("_")[2], ("", "10"))
+    of_unit = f" of {unit}" if unit else ""
+    match kind:
+        case "int_type" | "int_from_float":
+            return f"give a whole number{of_unit}, like {parameter}: {example}"
+        case "float_type" | "finite_number":
+            return f"give a number{of_unit}, like {parameter}: {example}"
+        case "bool_type":
+            return f"give {parameter}: true, or leave it out"
+        case _:
+            return f"{tool}'s description tells what it takes"
+
+
+def _beyond(name: str, kind: str, limits: Mapping[str, Any]) -> InvalidArgument:
+    """Refuse a value that is outside of its limits."""
+    unit = _UNITS.get(name.rpartition("_")[2], "")
+    match kind:
+        case "greater_than_equal":
+            return InvalidArgument(f"{name} is too small", f"give at least {int(limits['ge'])}{unit}")
+        case "less_than_equal":
+            return InvalidArgument(f"{name} is too large", f"give at most {int(limits['le'])}{unit}")
+        case _:
+            what = "characters" if kind == "string_too_long" else "of them"
+            return InvalidArgument(f"{name} is too long", f"give at most {limits['max_length']} {what}")

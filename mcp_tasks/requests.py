@@ -69,7 +69,8 @@ class Request(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             # `from None`: the original would show the values in a traceback.
-            raise refusal(error.errors(include_url=False, include_input=True)[0]) from None
+            first = error.errors(include_url=False, include_input=True)[0]
+            raise refusal(first, self.tool, type(self).model_fields) from None
 
 
 class _Waiting(Request):

@@ -139,6 +139,37 @@ def test_what_is_not_well_formed_is_refused_by_name_and_without_its_value(
     error = refused(request_type, **fields)
     assert error.message.startswith(named)
     assert "hunter2" not in str(error)
+    assert error.hint, "what would be right is said too"
+    assert error.message not in error.hint
+
+
+@pytest.mark.parametrize(
+    ("request_type", "fields", "right"),
+    [
+        (RunCommand, {}, '"make test"'),
+        (RunCommand, {"command": "x", "env": 5}, '{"CI": "1"}'),
+        (RunCommand, {"command": "x", "env": {"A": []}}, "null unsets"),
+        (RunCommand, {"command": "x", "interactive": "y"}, "interactive: true"),
+        (RunCommand, {"command": "x", "label": 5}, "leave label out"),
+        (RunCommand, {"command": "x", "label": "a" * 257}, "at most 256 characters"),
+        (RunCommand, {"command": "x", "wait_ms": -1}, "at least 0 ms"),
+        (RunCommand, {"command": "x", "wait_ms": "soon"}, "whole number of milliseconds, like wait_ms: 5000"),
+        (RunCommand, {"command": "x", "retries": "y"}, "like retries: 10"),
+        (RunCommand, {"command": "x", "colour": 1}, "run_command takes session, "),
+        (RunCommand, {"command": "x", "labels": 1}, "did you mean 'label'?"),
+        (PollTask, {"task_id": 5}, "as run_command answered it"),
+        (PollTask, {"task_id": "x", "max_bytes": 10**6}, "at most 262144 bytes"),
+        (RunCommand, {"command": "x", "label": "\ud800"}, "surrogates"),
+        (ClearTask, {"older_than_days": -1}, "give at least 0 days"),
+        (ClearTask, {"older_than_days": float("inf")}, "a number of days"),
+        (WaitTasks, {"task_ids": ["x"] * 1_001}, "at most 1000 of them"),
+        (WaitTasks, {"task_ids": [5]}, "in a list of strings"),
+    ],
+)
+def test_a_refusal_says_what_would_be_right(
+    request_type: type[Request], fields: dict[str, Any], right: str
+) -> None:
+    assert right in refused(request_type, **fields).hint
 
 
 def test_a_choice_is_refused_with_the_choices() -> None:

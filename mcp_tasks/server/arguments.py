@@ -7,18 +7,18 @@ or a person will read (`command`, `stdin`, `text`, `pattern`) is taken as it is.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic_core import from_json
 
 from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.refusals import unknown_parameter
 from mcp_tasks.requests import Request
 
 __all__ = ["ALIASES", "Shape", "parse", "shape_of"]
@@ -59,6 +59,8 @@ def parse(request: type[R], arguments: Mapping[str, Any]) -> R:
         own = name if name in shapes else _stands_for(name, shapes)
         if own is None:
             raise _unknown(name, request.tool, shapes)
+        if name in _BACKGROUND:
+            value = _background(name, value)  # noqa: PLW2901 - the value in our own terms
         if value is None:
             continue
         if own in given:
@@ -66,11 +68,6 @@ def parse(request: type[R], arguments: Mapping[str, Any]) -> R:
             raise InvalidArgument(f"{first} and {second} both stand for {own}", f"give {own} only")
         if own != name:
             aliased[own] = name
-            if name in _BACKGROUND:
-                value = _background(name, value)  # noqa: PLW2901 - the value in our own terms
-                if value is None:
-                    given[own] = None
-                    continue
         given[own] = _COERCIONS[shapes[own]](value)
     if aliased.get("timeout_ms") == "timeout":
         _refuse_seconds(given["timeout_ms"])
@@ -108,19 +105,16 @@ def _stands_for(name: str, shapes: Mapping[str, Shape]) -> str | None:
     return own
 
 
-def _unknown(name: str, tool: str, shapes: Iterable[str]) -> InvalidArgument:
-    known = list(shapes)
-    known += [alias for alias in ALIASES if _stands_for(alias, dict.fromkeys(known, "text"))]
-    nearest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"{tool} takes {', '.join(shapes)}"
-    return InvalidArgument(f"unknown parameter {name[:64]!r}", hint)
+def _unknown(name: str, tool: str, shapes: Mapping[str, Shape]) -> InvalidArgument:
+    return unknown_parameter(name, tool, shapes, (alias for alias in ALIASES if _stands_for(alias, shapes)))
 
 
 def _background(name: str, value: Any) -> int | None:
+    """The wait that is meant; None where nothing is asked for, as false and null do."""
     match _boolean(value):
         case True:
             return 0
-        case False:
+        case False | None:
             return None
         case _:
             raise InvalidArgument(f"{name} must be true or false", "true is the same as wait_ms: 0")

@@ -11,6 +11,7 @@ from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.requests import (
     CancelTask,
     ClearTask,
+    ListTasks,
     PollTask,
     Request,
     RunCommand,
@@ -59,6 +60,10 @@ def refused(request: type[Request], **arguments: Any) -> InvalidArgument:
         ({"is_background": True}, "wait_ms", 0),
         ({"background": False}, "wait_ms", None),
         ({"background": None, "wait_ms": 5}, "wait_ms", 5),
+        ({"wait_ms": 5, "is_background": False}, "wait_ms", 5),
+        ({"background": "false", "wait_ms": 5}, "wait_ms", 5),
+        ({"run_in_background": False, "yield_time_ms": 5}, "wait_ms", 5),
+        ({"background": False, "is_background": True}, "wait_ms", 0),
         ({"stdin": '{"a":1}'}, "stdin", '{"a":1}'),
         ({"stdin": "true"}, "stdin", "true"),
         ({"pattern": "[1]"}, "pattern", "[1]"),
@@ -139,7 +144,14 @@ def test_a_timeout_that_must_be_meant_in_seconds_is_refused_with_a_hint(value: A
         (RunCommand, "wiat_ms", "did you mean 'wait_ms'?"),
         (RunCommand, "Command", "did you mean 'command'?"),
         (RunCommand, "run_background", "did you mean 'run_in_background'?"),
+        (RunCommand, "COMMAND", "did you mean 'command'?"),
+        (RunCommand, "wait", "did you mean 'wait_ms'?"),
+        (RunCommand, "task_id", "run_command takes session, wait_ms,"),
         (PollTask, "taskid", "did you mean 'task_id'?"),
+        (PollTask, "taskId", "did you mean 'task_id'?"),
+        (ListTasks, "status", "did you mean 'state'?"),
+        (WaitTasks, "task_id", "did you mean 'task_ids'?"),
+        (PollTask, "after", "poll_task takes session, wait_ms,"),
         (PollTask, "cmd", "poll_task takes session, wait_ms,"),
         (PollTask, "background", "poll_task takes session, wait_ms,"),
         (PollTask, "zzzz", "poll_task takes session, wait_ms,"),
@@ -148,8 +160,7 @@ def test_a_timeout_that_must_be_meant_in_seconds_is_refused_with_a_hint(value: A
 def test_an_unknown_parameter_is_refused_by_name_with_the_nearest_known_one(
     request_type: type[Request], name: str, hint: str
 ) -> None:
-    needed = {"command": "x"} if request_type is RunCommand else {"task_id": "x"}
-    error = refused(request_type, **needed, **{name: 1})
+    error = refused(request_type, **{name: 1})
     assert error.message == f"unknown parameter {name!r}"
     assert error.hint.startswith(hint)
 
@@ -178,7 +189,9 @@ def test_an_unknown_parameter_is_refused_even_when_it_is_null() -> None:
     ],
 )
 def test_what_cannot_be_put_right_is_refused(arguments: dict[str, Any], message: str) -> None:
-    assert refused(RunCommand, **arguments).message == message
+    error = refused(RunCommand, **arguments)
+    assert error.message == message
+    assert error.hint
 
 
 JSON = st.recursive(
