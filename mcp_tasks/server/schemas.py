@@ -209,12 +209,14 @@ _WORDS: Final[Mapping[str, str]] = {
     "all_finished": "narrowed by label, cwd",
     "cancel_task.grace_ms": "before SIGKILL; default 5000",
     "clear_task.cancel": "end it first",
+    "clear_task.label": "only those with it",
     "cursor": "next_cursor, to read on",
     "enter": "add a newline",
     "get_result.limit": "bytes, up to 262144",
     "get_result.offset": "bytes",
     "idle_ms": "wait for silence",
     "label": "name to find it by",
+    "list_tasks.label": "only those with it",
     "list_tasks.limit": "default 20",
     "list_tasks.state": "active: pending, running",
     "max_bytes": "default 8192",
@@ -239,6 +241,8 @@ _WORDS: Final[Mapping[str, str]] = {
     "secret": "keep text unrecorded",
     "send_input.pattern": "RE2 regex to wait for",
     "send_input.wait_ms": "default: until idle 300 ms, at most 5000",
+    "wait_tasks.label": "all tasks with it, instead of task_ids",
     "wait_tasks.mode": "default any",
+    "wait_tasks.wait_ms": "default: the longest wait allowed",
 }
 """What a parameter's name and type do not say, by `tool.parameter` or for every tool that has it."""

@@ -108,6 +108,22 @@ def test_retention_is_told_where_a_task_is_created() -> None:
     assert "until clear_task" in listing(CORE[0])["description"]
 
 
+def words(tool: str, parameter: str) -> str:
+    described = listing(tool_set("standard")[tool])["inputSchema"]["properties"][parameter]
+    return str(described["description"])
+
+
+def test_a_label_is_a_name_where_a_task_is_made_and_a_filter_elsewhere() -> None:
+    assert "name" in words("run_command", "label")
+    for tool in ("list_tasks", "clear_task", "wait_tasks"):
+        assert "with it" in words(tool, "label")
+
+
+@pytest.mark.parametrize("tool", ["run_command", "poll_task", "send_input", "wait_tasks"])
+def test_every_wait_states_its_default(tool: str) -> None:
+    assert "default" in words(tool, "wait_ms")
+
+
 def test_hints_are_true() -> None:
     tools = tool_set("standard")
     read_only = {name for name, tool in tools.items() if tool.hints[0]}
