@@ -31,6 +31,18 @@ _MOST_RECORD = 16384
 # Nothing of ours is there: no name, or a link or a folder that somebody planted.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
+_REMEDIES = {
+    errno.ENOENT: "check the program's name and PATH; of a script, the program in its #! line too",
+    errno.EACCES: "check that it is a program and may be executed (chmod +x)",
+    errno.ENOEXEC: "check that it is a program of this machine; a script needs a #! line, or a shell",
+    errno.E2BIG: "give fewer or shorter arguments and env values: use stdin or a file",
+    errno.EAGAIN: "the machine is out of processes; try again when fewer run",
+    errno.ENOMEM: "the machine is out of memory; try again when less runs",
+    errno.EMFILE: "too many files are open; try again when less runs",
+    errno.ENFILE: "too many files are open; try again when less runs",
+    errno.ETXTBSY: "the program is being written; try again when that is done",
+}
+
 
 def observe(folder: Path) -> Observation:
     """What is true of a run now. Raises StoreUnavailable where that cannot be told."""
@@ -119,11 +131,20 @@ def _outcome(record: Mapping[str, Any]) -> Outcome:
         case "output_limit":
             return OutputLimit(exit_code, signal, str(record["message"]))
         case "spawn_failed":
-            return SpawnFailure(str(record["message"]), "check the program's name and PATH")
+            message = str(record["message"])
+            return SpawnFailure(message, _remedy(message))
         case "cancelled":
             return Cancelled(exit_code, signal)
         case other:
             raise ValueError(f"no outcome that a supervisor writes: {other}")
+
+
+def _remedy(message: str) -> str:
+    """What to do about a program that could not be started; the supervisor's message ends with the cause."""
+    for number, remedy in _REMEDIES.items():
+        if message.endswith(os.strerror(number)):
+            return remedy
+    return "start it by hand, in the same directory, to see why"
 
 
 def _supervised(folder: Path) -> Observation:
