@@ -210,6 +210,7 @@ class Admission:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
                 raise  # for want of a descriptor, say: it may be read the next time
             outcome = SpawnFailure(error.message, "start it again")
+            self._executor.tidy(folder)
             return self._store.replace(transition(task, Refused(self._clock.now_ms(), outcome)))
         reservation = self._executor.reserve(folder, launch, self._store.slots, self._limits.running)
         if reservation is None:
@@ -225,7 +226,9 @@ class Admission:
             reservation.go()
         except (SpawnFailed, StoreUnavailable) as error:
             outcome = SpawnFailure(error.message, error.hint)
-            return self._store.replace(transition(claimed, Refused(self._clock.now_ms(), outcome)))
+            refused = self._store.replace(transition(claimed, Refused(self._clock.now_ms(), outcome)))
+            self._executor.tidy(folder)
+            return refused
         return claimed
 
     def withdraw(self, task: Task, reason: str) -> Task | None:

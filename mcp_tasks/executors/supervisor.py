@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from mcp_tasks.executors import tree, wire
 from mcp_tasks.executors.capture import STREAMS, Capture, OutputFull
+from mcp_tasks.executors.ending import TreeEnd
 from mcp_tasks.executors.exit_record import ExitRecord, json_object, signal_name
 from mcp_tasks.executors.feed import Feed
 from mcp_tasks.executors.readiness import Readiness
@@ -40,9 +41,6 @@ _PIPES = ("alive", "control", "input")
 # How long the pipes may go on after the command itself has ended, before the task counts as over.
 _DRAIN_QUIET_S = 0.05
 _DRAIN_MOST_S = 0.5
-_SWEEP_S = 0.02
-# How often in a row a tree is killed that grows while it is killed, before anything else is looked at.
-_KILL_ROUNDS = 4
 # poll(2) takes an int: a deadline that is further away is looked at again on the way.
 _LONGEST_WAIT_MS = 86_400_000.0
 
@@ -112,10 +110,7 @@ class Supervisor:
         self._reason: Reason | None = None
         self._detail = ""
         self._deadline: float | None = None
-        self._kill_at: float | None = None
-        self._press_at = 0.0
-        self._asked: set[int] = set()
-        self._soft_signal: int = signal.SIGTERM
+        self._tree_end = TreeEnd(self._pid, self._reap)
         self._recorded = False
         # Whether somebody asked, after the end, that what was left behind be ended too.
         self._dismissed = False
@@ -295,8 +290,8 @@ class Supervisor:
         due = []
         if self._deadline is not None and self._status is None:
             due.append(self._deadline)
-        if self._kill_at is not None:
-            due.append(self._press_at)
+        if self._tree_end.is_under_way:
+            due.append(self._tree_end.due)
         elif self._status is not None and not self._recorded:
             due.append(min(self._quiet_since + _DRAIN_QUIET_S, self._exited_mono + _DRAIN_MOST_S))
         if self._capture.index_waits:
@@ -310,15 +305,15 @@ class Supervisor:
             if self._status is None:
                 self._deadline = None
                 self._end("timed_out", self._message["grace_ms"])
-        if self._kill_at is not None and now >= self._press_at:
-            self._press(now)
+        if self._tree_end.is_under_way and now >= self._tree_end.due:
+            self._tree_end.press(now, self._command)
         if self._capture.index_waits and now - self._quiet_since >= _DRAIN_QUIET_S:
             self._capture.flush_index()
         if self._status is not None and not self._recorded and self._is_drained(now):
             self._finish()
 
     def _is_drained(self, now: float) -> bool:
-        if self._kill_at is not None:
+        if self._tree_end.is_under_way:
             # Whoever asked for the end is answered when nothing is left, and not before.
             return False
         if not self._outputs or now - self._exited_mono >= _DRAIN_MOST_S:
@@ -353,8 +348,7 @@ class Supervisor:
     def _on_signal(self) -> None:
         told_to_end = signal.SIGTERM in _drain(self._wakeup)
         self._reap()
-        # Somebody has died, so the tree is worth another look at once.
-        self._press_at = 0.0
+        self._tree_end.look_now()
         if told_to_end:
             self._detail = "its supervisor was told to end"
             self._end("cancelled", self._message["grace_ms"])
@@ -395,8 +389,8 @@ class Supervisor:
     def _obey(self, request: list[bytes]) -> None:
         match request:
             case [b"1", b"cancel", grace, number]:
-                grace_ms, self._soft_signal = int(grace), int(number)
-                self._asked.clear()
+                grace_ms = int(grace)
+                self._tree_end.ask_with(int(number))
                 self._end("cancelled", grace_ms)
             case [b"1", b"signal", number] if self._status is None and self._command is not None:
                 # The leader has not been reaped, so neither its pid nor its group can be a stranger's.
@@ -420,32 +414,7 @@ class Supervisor:
         if self._reason is None and (self._status is None or reason == "output_limit"):
             self._reason = reason
         self._dismissed = self._recorded
-        now = time.monotonic()
-        kill_at = now + grace_ms / 1000
-        self._kill_at = kill_at if self._kill_at is None else min(self._kill_at, kill_at)
-        self._press(now)
-
-    def _press(self, now: float) -> None:
-        """Ask each process of the tree once, wake the stopped, and kill what is left after the grace."""
-        kill_at = self._kill_at or now
-        alive = tree.descendants(self._pid, self._command)
-        if now < kill_at:
-            for pid in alive:
-                if pid not in self._asked:
-                    self._asked.add(pid)
-                    tree.signal_process(pid, self._soft_signal, self._pid)
-                    tree.signal_process(pid, signal.SIGCONT, self._pid)
-        else:
-            for _ in range(_KILL_ROUNDS):
-                if not alive:
-                    break
-                tree.kill(alive, self._pid)
-                alive = tree.descendants(self._pid, self._command)
-        if not self._reap() and not alive:
-            self._kill_at = None
-        self._press_at = time.monotonic() + _SWEEP_S
-        if self._kill_at is not None and now < self._kill_at:
-            self._press_at = min(self._press_at, self._kill_at)
+        self._tree_end.begin(grace_ms, self._command)
 
     def _finish(self) -> None:
         """Bring output and exit record to disk, then let everybody know."""
@@ -454,7 +423,7 @@ class Supervisor:
             left = _MOST_IN_PIPE
             while left > 0 and (size := self._pump(reader)):
                 left -= size
-        if self._kill_at is not None:
+        if self._tree_end.is_under_way:
             # That was too much, and there is somebody left to be ended first.
             return
         try:
