@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LONGEST_SEQUENCE", "neutralise", "reaches_into", "strip", "unfinished", "without_escapes"]
+__all__ = [
+    "LONGEST_SEQUENCE",
+    "neutralise",
+    "origin",
+    "reaches_into",
+    "strip",
+    "unfinished",
+    "without_escapes",
+]
 
 LONGEST_SEQUENCE = 256
 """Bytes up to which an escape sequence is recognised when it is cut by the edge of a view."""
@@ -65,15 +73,21 @@ def _fold(line: str) -> str:
 
 
 def without_escapes(data: bytes) -> bytes:
-    """Drop escape sequences and the carriage returns before newlines, as lines are searched.
+    """Drop escape sequences, as lines are searched. The number of newlines stays the same."""
+    return _IN_BYTES.sub(b"", data) if b"\x1b" in data else data
 
-    The number of newlines stays the same.
+
+def origin(data: bytes, position: int) -> int:
+    """Where in `data` the byte is that has `position` in `without_escapes(data)`.
+
+    Escape sequences right before it count as its beginning.
     """
     if b"\x1b" in data:
-        data = _IN_BYTES.sub(b"", data)
-    if b"\r" in data:
-        data = data.replace(b"\r\n", b"\n").replace(b"\r\n", b"\n")
-    return data
+        for sequence in _IN_BYTES.finditer(data):
+            if sequence.start() >= position:
+                break
+            position += sequence.end() - sequence.start()
+    return position
 
 
 def unfinished(data: bytes) -> int:

@@ -1,8 +1,9 @@
 """Regular expressions over lines of raw output, in linear time (RE2).
 
-A line is searched as a reader would have it: escape sequences and the carriage return before its newline are
-left out. `^` and `$` are the ends of a line, and nothing matches across lines. Whole blocks of lines are
-searched at once, which is what makes it fast.
+A line is searched as a reader would have it: escape sequences are left out, and a carriage return, which
+lets a terminal write the line anew, begins a new piece of it. `^` and `$` are the ends of a piece, nothing
+matches across two of them, and of a line the last piece that matches counts. Pieces without a byte are none,
+unless the line has no other. Whole blocks of lines are searched at once, which is what makes it fast.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
-from mcp_tasks.ansi import without_escapes
+from mcp_tasks.ansi import origin, without_escapes
 from mcp_tasks.errors import InvalidArgument
 
-__all__ = ["LONGEST_TEXT", "Found", "Pattern", "compile_pattern", "line_text"]
+__all__ = ["LONGEST_TEXT", "Found", "Pattern", "compile_pattern", "last_piece", "line_text"]
 
 LONGEST_TEXT: Final = 500
 """Bytes of a line that an answer repeats."""
@@ -26,6 +27,9 @@ _MEMORY: Final = 8 << 20  # bytes, for the program and its states
 _BLOCK: Final = 1 << 20  # bytes
 _LIGHT: Final = 512  # instructions; with more, RE2 may have to go slower by as much
 _LEAD_IN: Final = 100  # bytes of a long line that are shown before the match
+_ELLIPSIS: Final = "…"
+_ROOM: Final = LONGEST_TEXT - 2 * len(_ELLIPSIS.encode())
+_RETURNS: Final = re.compile(rb"\r*")
 # What means the begin or end of the text, matches newlines in spite of never_nl, or turns (?m) off: with
 # these a block of lines is not the same as its lines one by one.
 _NOT_BLOCKWISE: Final = re.compile(r"\\[AzC]|\(\?[A-Za-z]*-")
@@ -33,19 +37,32 @@ _CLASS: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 
 
 class Found(NamedTuple):
-    """A line that matches.
+    """A line that matches. Positions count the bytes of the block.
 
     Attributes:
         newlines: How many there are in the block before the line.
-        start: Position of the line in the block, in bytes.
+        start: Position of the line.
         end: Position after the line, its newline included.
-        text: The line, or the 500 bytes of it around the match.
+        shown: Position of the first byte that the text shows.
+        text: The piece of the line that matches, or what `line_text` cuts of it.
     """
 
     newlines: int
     start: int
     end: int
+    shown: int
     text: str
+
+
+class _Hit(NamedTuple):
+    """A line that matches, in what is searched: from `line` to `line_end`, its piece, the match in it."""
+
+    newlines: int
+    line: int
+    line_end: int
+    start: int
+    stop: int
+    at: int
 
 
 class Pattern:
@@ -67,50 +84,69 @@ class Pattern:
 
         Args:
             block: Whole lines, or a part of one that is too long to be searched at once.
-            before: For such a part, the byte before it: then no line begins where it begins.
+            before: For such a part, the byte before it: then no line begins where it begins, and a piece of
+                one only after a carriage return.
             following: For such a part, what comes after it. A match may end there, but not begin.
         """
         clean = without_escapes(block)
-        if not following:
-            clean = clean.rstrip(b"\r")
-        searched = before + clean + without_escapes(following) if before or following else clean
+        whole = before + clean + without_escapes(following) if before or following else clean
         shift = len(before)
-        # A match at the very end is one only in a last line that has no newline, and has something else.
-        limit = len(clean) if following or not clean or clean.endswith(b"\n") else len(clean) + 1
+        # A `$` at the very end of all that is there matches after its last byte.
+        limit = shift + len(clean) if following else len(whole) + 1
         ends: list[int] = []
-        newlines = counted = 0
-        for match in self._matches(searched, shift):
-            at = match - shift
-            if at >= limit:
-                return
-            start = clean.rfind(b"\n", 0, at) + 1
-            newline = searched.find(b"\n", match)
-            stop = len(searched) if newline < 0 else newline
-            newlines += clean.count(b"\n", counted, start)
-            counted = start
-            text = line_text(searched[shift + start : stop], at - start)
-            if len(clean) == len(block):
-                yield Found(newlines, start, min(stop - shift + 1, len(block)), text)
-                continue
-            # Bytes were left out: the line lies in the block where the line with the same number does.
-            ends = ends or list(accumulate(len(line) + 1 for line in block.split(b"\n")))
-            start = ends[newlines - 1] if newlines else 0
-            yield Found(newlines, start, min(ends[newlines], len(block)), text)
+        for hit in self._hits(whole, shift, limit):
+            torn = hit.start == shift and before not in {b"", b"\r"}
+            text, cut = line_text(whole[hit.start : hit.stop], hit.at - hit.start, torn=torn)
+            start, end = hit.line - shift, hit.line_end - shift + 1
+            shown = hit.start - shift + cut
+            if len(clean) < len(block):
+                # Bytes were left out: the line lies in the block where the line with the same number does.
+                ends = ends or list(accumulate(len(line) + 1 for line in block.split(b"\n")))
+                within = shown - start
+                start, end = ends[hit.newlines - 1] if hit.newlines else 0, ends[hit.newlines]
+                shown = start + origin(block[start:end], within)
+            yield Found(hit.newlines, start, min(end, len(block)), shown, text)
 
-    def _matches(self, searched: bytes, position: int) -> Iterator[int]:
-        """Where the first match of each line begins that has one."""
+    def _hits(self, whole: bytes, shift: int, limit: int) -> Iterator[_Hit]:
+        """The lines from `shift` on that match before `limit`, each with its last piece that does."""
+        searched = whole.replace(b"\r", b"\n")
+        hit = None
+        newlines, line, line_end = 0, shift, -1
+        position = shift
+        while 0 <= (at := self._next(searched, position)) < limit:
+            if at > line_end:
+                if hit:
+                    yield hit
+                hit = None
+                begin = max(shift, whole.rfind(b"\n", 0, at) + 1)
+                newlines += whole.count(b"\n", line, begin)
+                line, line_end = begin, _find_end(whole, at)
+            start, stop = max(shift, searched.rfind(b"\n", 0, at) + 1), _find_end(searched, at)
+            # An empty piece counts only where it is the whole line, from its begin to its newline.
+            if start < stop or (
+                start == line
+                and line_end < len(whole)
+                and (line > shift or not shift)
+                and not whole[line:line_end].strip(b"\r")
+            ):
+                hit = _Hit(newlines, line, line_end, start, stop, at)
+            returns = _RETURNS.match(whole, stop)
+            position = max(stop + 1, returns.end() if returns else 0)
+        if hit:
+            yield hit
+
+    def _next(self, searched: bytes, position: int) -> int:
+        """Where the first match from `position` on begins; -1 where there is none."""
         search = self._program.search
-        if not self._blockwise:
-            for line in searched[position:].split(b"\n"):
-                if found := search(line):
-                    yield position + found.start()
-                position += len(line) + 1
-            return
-        while found := search(searched, position):
-            yield found.start()
-            position = searched.find(b"\n", found.start()) + 1
-            if not position:
-                return
+        if self._blockwise:
+            found = search(searched, position) if position <= len(searched) else None
+            return found.start() if found else -1
+        while position <= len(searched):
+            stop = _find_end(searched, position)
+            if found := search(searched[position:stop]):
+                return position + int(found.start())
+            position = stop + 1
+        return -1
 
 
 def compile_pattern(pattern: str, ignore_case: bool = False) -> Pattern:
@@ -160,14 +196,45 @@ def _hint(reason: str) -> str:
     return r"the syntax is RE2's (no lookaround, no backreferences); write \( \[ for the characters"
 
 
-def line_text(line: bytes, at: int = 0) -> str:
-    """Decode a line, or at most 500 bytes of it around position `at`."""
-    start = 0
-    if len(line) > LONGEST_TEXT:
-        start = max(0, min(at - _LEAD_IN, len(line) - LONGEST_TEXT))
-        while start < at and 0x80 <= line[start] < 0xC0:
-            start += 1
-    end = start + LONGEST_TEXT
-    text, _ = codecs.utf_8_decode(line[start:end], "backslashreplace", end >= len(line))
+def _find_end(data: bytes, position: int) -> int:
+    newline = data.find(b"\n", position)
+    return len(data) if newline < 0 else newline
+
+
+def last_piece(line: bytes) -> bytes:
+    """What a reader sees of a line in the end: no escape sequences, nothing that was overwritten."""
+    return without_escapes(line).rstrip(b"\r").rpartition(b"\r")[2]
+
+
+def line_text(line: bytes, at: int = 0, *, torn: bool = False) -> tuple[str, int]:
+    """Decode a line, or as much of it around position `at` as fits into 500 bytes.
+
+    Args:
+        line: Without escape sequences and without its newline.
+        at: What must be shown, in bytes.
+        torn: Whether the line has begun before.
+
+    Returns:
+        The text, with an ellipsis where it is cut, and the position of the first byte that it shows.
+    """
+    lead = _ELLIPSIS if torn else ""
+    if len(line) <= LONGEST_TEXT:
+        text = lead + line.decode("utf-8", "backslashreplace")
+        if len(text.encode()) <= LONGEST_TEXT:
+            return text, 0
+    text, start = _excerpt(line, at, max(0, min(at - _LEAD_IN, len(line) - _ROOM)))
+    if len(text.encode()) > _ROOM and start < at - _LEAD_IN:
+        # Bytes that are not UTF-8 take more room, so the match might not be reached.
+        text, start = _excerpt(line, at, at - _LEAD_IN)
     encoded = text.encode()
-    return text if len(encoded) <= LONGEST_TEXT else encoded[:LONGEST_TEXT].decode("utf-8", "ignore")
+    if len(encoded) > _ROOM or start + _ROOM < len(line):
+        text = encoded[:_ROOM].decode("utf-8", "ignore") + _ELLIPSIS
+    return (_ELLIPSIS if start else lead) + text, start
+
+
+def _excerpt(line: bytes, at: int, start: int) -> tuple[str, int]:
+    """Decode what fits from `start` on, or from the next character on where that cuts one."""
+    while 0 < start < at and 0x80 <= line[start] < 0xC0:
+        start += 1
+    end = start + _ROOM
+    return codecs.utf_8_decode(line[start:end], "backslashreplace", end >= len(line))[0], start

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from mcp_tasks.capture import RunOutput, Stream
-from mcp_tasks.patterns import Pattern, line_text
+from mcp_tasks.patterns import Pattern, last_piece, line_text
 
 __all__ = [
     "DONE",
     "REACH",
     "Batch",
     "Hit",
+    "Located",
     "Place",
     "neighbours",
     "newlines_before",
@@ -39,8 +40,8 @@ class Hit:
     """A line that matches, with its neighbours.
 
     Attributes:
-        line: Number of the line in its stream, from 1; None where counting took too long.
-        offset: Position of the first byte of the line.
+        line: Number of the line in its stream, from 1; None where counting took too long, and after a hole.
+        offset: Position of the first byte that the text shows, mostly the first of the line.
         text: The line, or the 500 bytes of it around the match.
         before: The lines before it, oldest first; `after` likewise.
     """
@@ -63,10 +64,19 @@ class Place(NamedTuple):
 DONE: Final = Place(None)
 
 
-class Batch(NamedTuple):
-    """What a pass found. Each hit comes with the position after its line and the place to go on from."""
+class Located(NamedTuple):
+    """A hit, with the positions of its line and after it, and the place to go on from."""
 
-    hits: list[tuple[Hit, int, Place]]
+    hit: Hit
+    start: int
+    end: int
+    next: Place
+
+
+class Batch(NamedTuple):
+    """What a pass found."""
+
+    hits: list[Located]
     next: Place
     scanned: int
 
@@ -74,10 +84,11 @@ class Batch(NamedTuple):
 class _Raw(NamedTuple):
     """A hit of a backward pass, before lines can be numbered."""
 
-    offset: int
+    start: int
     end: int
+    shown: int
     text: str
-    newlines_after: int  # from the begin of the line to where the pass began
+    newlines_after: int  # from the begin of the line to where the pass began, or to the hole before that
 
 
 def scan_oldest(
@@ -95,7 +106,7 @@ def scan_oldest(
     at, lines = place.at or 0, place.lines
     before = _byte_before(output, stream, at)
     block = min(_FORWARD, pattern.block)
-    hits: list[tuple[Hit, int, Place]] = []
+    hits: list[Located] = []
     scanned = 0
     while at < size:
         begin, data = output.read(stream, at, block)
@@ -103,7 +114,7 @@ def scan_oldest(
         if not data:
             break
         if begin > at:
-            before = b""
+            before, lines = b"", None
         following = b""
         if begin + len(data) < size and len(data) == block:
             whole = data.rfind(b"\n") + 1
@@ -116,8 +127,8 @@ def scan_oldest(
             end = begin + found.end
             ended = data[found.end - 1 : found.end] == b"\n"
             after = Place(end, None if number is None else number + ended) if end < size else DONE
-            hit = Hit(stream, None if number is None else number + 1, begin + found.start, found.text)
-            hits.append((hit, end, after))
+            hit = Hit(stream, None if number is None else number + 1, begin + found.shown, found.text)
+            hits.append(Located(hit, begin + found.start, end, after))
             if len(hits) >= limit:
                 return Batch(hits, after, scanned + found.end)
         at = begin + len(data)
@@ -145,11 +156,15 @@ def scan_newest(
     now = clock()
     stop = deadline if place.lines is not None else deadline - (deadline - now) * _COUNTING
     raw: list[_Raw] = []
-    passed = scanned = 0  # newlines and bytes
+    hits: list[Located] = []
+    top = place.lines
+    passed = scanned = 0  # newlines since the last hole, and bytes
     low = end
     while end > 0:
         begin, data = _block_before(output, stream, end, min(_BACKWARD, pattern.block))
         if not data:
+            hits += _numbered(stream, raw[len(hits) :], top)
+            top, passed = None, 0
             end = low = begin
             continue
         before = _byte_before(output, stream, begin)
@@ -157,7 +172,13 @@ def scan_newest(
         newlines = data.count(b"\n")
         for found in reversed(list(pattern.lines(data, before=before, following=following))):
             raw.append(
-                _Raw(begin + found.start, begin + found.end, found.text, passed + newlines - found.newlines)
+                _Raw(
+                    begin + found.start,
+                    begin + found.end,
+                    begin + found.shown,
+                    found.text,
+                    passed + newlines - found.newlines,
+                )
             )
             if len(raw) >= limit:
                 break
@@ -165,22 +186,27 @@ def scan_newest(
         scanned += len(data)
         end = low = begin
         if len(raw) >= limit:
-            end = raw[-1].offset
+            end = raw[-1].start
             break
         if clock() >= stop:
             break
-    top = place.lines
-    if top is None and raw:
+    if top is None and len(raw) > len(hits):
         under = newlines_before(output, stream, low, deadline=deadline, clock=clock)
         top = None if under is None else under + passed
-    hits = []
-    for one in raw:
-        number = None if top is None else top - one.newlines_after
-        hit = Hit(stream, None if number is None else number + 1, one.offset, one.text)
-        hits.append((hit, one.end, Place(one.offset, number) if one.offset else DONE))
+    hits += _numbered(stream, raw[len(hits) :], top)
     if hits and len(hits) >= limit:
-        return Batch(hits, hits[-1][2], scanned)
+        return Batch(hits, hits[-1].next, scanned)
     return Batch(hits, Place(end, None if top is None else top - passed) if end else DONE, scanned)
+
+
+def _numbered(stream: Stream, found: list[_Raw], top: int | None) -> list[Located]:
+    """Number the lines of a stretch without a hole; `top`: newlines before its end, None where not known."""
+    hits = []
+    for one in found:
+        number = None if top is None else top - one.newlines_after
+        hit = Hit(stream, None if number is None else number + 1, one.shown, one.text)
+        hits.append(Located(hit, one.start, one.end, Place(one.start, number) if one.start else DONE))
+    return hits
 
 
 def _block_before(output: RunOutput, stream: Stream, end: int, most: int) -> tuple[int, bytes]:
@@ -224,14 +250,16 @@ def newlines_before(
     deadline: float = float("inf"),
     clock: Callable[[], float] | None = None,
 ) -> int | None:
-    """Count the stored newlines before `end`; None when the deadline passes before that is done."""
+    """Count the newlines before `end`; None after a hole, and when the deadline passes before it is done."""
+    if any(first < end for first, _ in output.holes(stream)):
+        return None
     at = count = 0
     while at < end:
         begin, data = output.read(stream, at, min(_FORWARD, end - at))
-        if not data or begin >= end:
-            break
-        count += data.count(b"\n", 0, end - begin)
-        at = begin + len(data)
+        if not data or begin > at:
+            return None  # a segment has vanished since the holes were listed
+        count += data.count(b"\n")
+        at += len(data)
         if clock and at < end and clock() >= deadline:
             return None
     return count
@@ -240,14 +268,24 @@ def newlines_before(
 def neighbours(
     output: RunOutput, stream: Stream, start: int, end: int, count: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The texts of up to `count` lines before the line from `start` to `end`, and of as many after it."""
+    """What a reader sees of up to `count` lines before the line from `start` to `end`, and after it."""
     if count <= 0:
         return (), ()
     back = max(0, start - count * _NEIGHBOUR)
     begin, data = output.read(stream, back, start - back) if start else (0, b"")
     while data and begin + len(data) < start:  # only what is after the last hole is next to the line
         begin, data = output.read(stream, begin + len(data), start - begin - len(data))
-    earlier = data.removesuffix(b"\n").split(b"\n")[-count:] if data and begin < start else []
+    torn = bool(data) and begin == back and bool(_byte_before(output, stream, begin))
+    earlier = data.removesuffix(b"\n").split(b"\n") if data and begin < start else []
+    torn = torn and len(earlier) <= count
     begin, data = output.read(stream, end, count * _NEIGHBOUR)
     later = data.removesuffix(b"\n").split(b"\n")[:count] if data and begin == end else []
-    return tuple(map(line_text, earlier)), tuple(map(line_text, later))
+    return (
+        tuple(_seen(line, torn=torn and not index) for index, line in enumerate(earlier[-count:])),
+        tuple(map(_seen, later)),
+    )
+
+
+def _seen(line: bytes, *, torn: bool = False) -> str:
+    seen = last_piece(line)
+    return line_text(seen, torn=torn and b"\r" not in line)[0]

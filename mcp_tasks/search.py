@@ -1,7 +1,8 @@
 """Searching a run's output: waiting for a line to come, and pages of the lines that are there.
 
-Lines are numbered from 1, counting the newlines that are still stored. A line longer than a block is searched
-in parts that count as lines of their own with the same number; a match may reach 4 KiB into the next part.
+Lines are numbered from 1 by their newlines, up to the first hole: how many are gone there nobody knows. A
+line longer than a block is searched in parts that count as lines of their own with the same number; a match
+may reach 4 KiB into the next part.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
+from mcp_tasks.ansi import without_escapes
 from mcp_tasks.capture import STREAMS, Cursor, RunOutput, Stream, base36, parse_base36
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.patterns import Pattern, compile_pattern
@@ -20,6 +22,7 @@ from mcp_tasks.scans import (
     REACH,
     Batch,
     Hit,
+    Located,
     Place,
     neighbours,
     newlines_before,
@@ -42,8 +45,9 @@ __all__ = [
 Order: TypeAlias = Literal["newest", "oldest"]
 
 _ADVANCE: Final = 8  # blocks that one step of a watch may read
-JSON_BUDGET: Final = 50_000
-"""Characters of JSON that the texts of a page may take."""
+BUDGET: Final = 48_000
+"""Characters that the hits of a page may take, as JSON and as text."""
+_FIELDS: Final = 130  # characters of JSON that the names of a hit's fields and the id of its task take
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,14 @@ class Match:
     """The line that a watch was waiting for.
 
     Attributes:
-        line: Number of the line in its stream, from 1.
-        offset: Position of the first byte of the line, or of the watch's start where that is within it.
+        line: Number of the line in its stream, from 1; None after a hole.
+        offset: Position of the first byte that the text shows: mostly the first of the line, or of the
+            watch's start where that is within it.
         text: The line as far as it is there, or the 500 bytes of it around the match.
     """
 
     stream: Stream
-    line: int
+    line: int | None
     offset: int
     text: str
 
@@ -104,6 +109,8 @@ class SearchPage:
     matches: list[Hit]
     next: Position | None
     scanned_bytes: int
+    length: int = 0
+    """Characters of the budget that the matches have taken."""
 
     @property
     def more(self) -> bool:
@@ -115,7 +122,7 @@ class SearchPage:
 class _Frontier:
     """How far a watch has come in a stream."""
 
-    line: int  # where the line begins that is still growing
+    line: int  # where the line, or its piece, begins that is still growing
     seen: int
     before: bytes = b""
 
@@ -157,11 +164,11 @@ class PatternWatch:
                     frontier.before = b""
                 found = next(self._pattern.lines(data, before=frontier.before), None)
                 if found:
-                    offset = begin + found.start
                     self._frontiers[stream] = _Frontier(begin + found.end, begin + found.end)
                     self.behind = True
-                    line = (newlines_before(self._output, stream, offset) or 0) + 1
-                    return Match(stream, line, offset, found.text), used
+                    newlines = newlines_before(self._output, stream, begin + found.start)
+                    line = None if newlines is None else newlines + 1
+                    return Match(stream, line, begin + found.shown, found.text), used
                 used += len(data)
                 self._settle(frontier, begin, data)
             if len(data) < self._window:
@@ -176,7 +183,7 @@ class PatternWatch:
                 return None, used
 
     def _settle(self, frontier: _Frontier, begin: int, data: bytes) -> None:
-        """Leave behind the lines that are complete, and of an endless one all but its end."""
+        """Leave behind what is complete, lines and pieces of them, and of what is endless all but its end."""
         frontier.seen = begin + len(data)
         newline = data.rfind(b"\n")
         if newline >= 0:
@@ -185,6 +192,10 @@ class PatternWatch:
             frontier.line, frontier.before = frontier.seen - REACH, data[-REACH - 1 : -REACH]
         else:
             frontier.line = begin
+        piece = data.rfind(b"\r", newline + 1) + 1
+        # Carriage returns alone are no pieces: the line may still turn out to be an empty one.
+        if begin + piece > frontier.line and without_escapes(data[newline + 1 : piece]).strip(b"\r"):
+            frontier.line, frontier.before = begin + piece, b"\r"
 
 
 def search_run(
@@ -196,6 +207,7 @@ def search_run(
     context: int = 0,
     limit: int = 50,
     start: Position | None = None,
+    budget: int = BUDGET,
     deadline: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> SearchPage:
@@ -213,6 +225,8 @@ def search_run(
         context: Lines to give before and after each hit.
         limit: Hits on a page, at least 1.
         start: `next` of the page before. It brings its own order and streams.
+        budget: Characters that the hits may take, as JSON and as text. A hit that does not fit into what
+            others have left of a page is left to the next; one that fits into none has less context.
         deadline: When to stop, on `clock`, in seconds. A block is searched in any case.
         clock: Seconds that only grow.
     """
@@ -238,13 +252,13 @@ def search_run(
             deadline=now + (deadline - now) / left,
             clock=clock,
         )
-    taken = _take(output, batches, limit, context)
+    taken, length = _take(output, batches, limit, context, budget)
     matches: list[Hit] = []
     for one in STREAMS:
         hits = batches[one].hits
         matches += taken[one]
         if len(taken[one]) < len(hits):
-            places[one] = hits[len(taken[one]) - 1][2] if taken[one] else places[one]
+            places[one] = hits[len(taken[one]) - 1].next if taken[one] else places[one]
         else:
             places[one] = batches[one].next
     out, err = places["stdout"], places["stderr"]
@@ -253,6 +267,7 @@ def search_run(
         matches,
         Position(order, out.at, err.at, out.lines, err.lines) if going_on else None,
         sum(batch.scanned for batch in batches.values()),
+        length,
     )
 
 
@@ -261,24 +276,45 @@ def _first_place(output: RunOutput, stream: Stream, order: Order) -> Place:
 
 
 def _take(
-    output: RunOutput, batches: dict[Stream, Batch], limit: int, context: int
-) -> dict[Stream, list[Hit]]:
-    """Choose what goes on the page: each stream is sure of half of the hits and of the JSON budget."""
+    output: RunOutput, batches: dict[Stream, Batch], limit: int, context: int, budget: int
+) -> tuple[dict[Stream, list[Hit]], int]:
+    """Choose what goes on the page, each stream sure of half of it; and the characters that this takes."""
     found = {stream: len(batches[stream].hits) for stream in STREAMS}
     sure = limit // 2
     counts = {
         "stdout": min(found["stdout"], max(sure, limit - found["stderr"])),
         "stderr": min(found["stderr"], max(limit - sure, limit - found["stdout"])),
     }
-    budget = JSON_BUDGET // max(1, sum(1 for count in counts.values() if count))
+    share = budget // max(1, sum(1 for count in counts.values() if count))
     taken: dict[Stream, list[Hit]] = {}
+    total = 0
     for stream in STREAMS:
         taken[stream] = []
         length = 0
-        for hit, end, _ in batches[stream].hits[: counts[stream]]:
-            before, after = neighbours(output, stream, hit.offset, end, context)
-            length += sum(len(json.dumps(text)) for text in (hit.text, *before, *after))
-            if length > budget and taken[stream]:
+        for located in batches[stream].hits[: counts[stream]]:
+            first = budget >= BUDGET and not taken[stream]
+            hit, taking = _with_context(output, located, context, share if first else None)
+            if length + taking > share:
                 break
-            taken[stream].append(replace(hit, before=before, after=after))
-    return taken
+            length += taking
+            taken[stream].append(hit)
+        total += length
+    return taken, total
+
+
+def _with_context(output: RunOutput, located: Located, context: int, most: int | None) -> tuple[Hit, int]:
+    """Give a hit its neighbours, or the nearest that stay within `most` characters; and tell its length."""
+    hit = located.hit
+    length = _FIELDS + len(json.dumps([hit.stream, hit.line, hit.offset, hit.text]))
+    before, after = neighbours(output, hit.stream, located.start, located.end, context)
+    kept = 0
+    for distance in range(max(len(before), len(after))):
+        near = [*before[::-1][distance : distance + 1], *after[distance : distance + 1]]
+        # Beside the line itself: a comma and a space as JSON, an indent and a newline as text.
+        taking = sum(max(len(json.dumps(line)) + 2, len(line) + 5) for line in near)
+        if most is not None and length + taking > most:
+            break
+        length += taking
+        kept = distance + 1
+    before = before[max(0, len(before) - kept) :]
+    return replace(hit, before=before, after=after[:kept]), length

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_tasks.ansi import neutralise, reaches_into, strip, unfinished, without_escapes
+from mcp_tasks.ansi import neutralise, origin, reaches_into, strip, unfinished, without_escapes
 
 SEQUENCES = [
     b"\x1b[1;31m",
@@ -62,6 +62,15 @@ def test_searchable_bytes_keep_their_newlines(data: bytes) -> None:
     assert without_escapes(data).count(b"\n") == data.count(b"\n")
 
 
+@given(st.lists(st.sampled_from([b"a", b"\r", b"\x1b[1m", b"\x1b]0;t\x07"])).map(b"".join))
+def test_every_searchable_byte_is_known_by_its_place_before_the_sequences_were_dropped(data: bytes) -> None:
+    clean = without_escapes(data)
+    for position, byte in enumerate(clean):
+        assert without_escapes(data[origin(data, position) :])[:1] == bytes([byte])
+    places = [origin(data, position) for position in range(len(clean))]
+    assert places == sorted(set(places))
+
+
 @pytest.mark.parametrize(
     "unit",
     [
@@ -85,6 +94,7 @@ def test_a_megabyte_of_hostile_input_takes_linear_time(unit: str) -> None:
     strip(text)
     neutralise(text)
     without_escapes(text.encode())
+    origin(text.encode(), len(text))
     unfinished(text.encode())
     assert time.process_time() - before < 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import time
 from itertools import count
@@ -15,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_tasks import scans
-from mcp_tasks.ansi import without_escapes
+from mcp_tasks.ansi import origin, without_escapes
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.output import Cursor, RunOutput, Stream
 from mcp_tasks.patterns import line_text
-from mcp_tasks.search import Hit, Order, PatternWatch, Position, compile_pattern, search_run
+from mcp_tasks.search import BUDGET, Hit, Order, PatternWatch, Position, compile_pattern, search_run
 
 NEVER = float("inf")
 LINES = st.lists(
@@ -88,22 +87,26 @@ def test_the_pages_of_a_search_give_every_line_that_matches_once(
             if order == "newest":
                 expected.reverse()
             found = [hit for hit in hits if hit.stream == stream]
-            assert [(hit.offset, hit.text) for hit in found] == [(at, text) for _, at, text in expected]
-            numbers = [(hit.line, number) for hit, (number, _, _) in zip(found, expected, strict=True)]
+            assert [(hit.offset, hit.text) for hit in found] == [places[-1] for _, places in expected]
+            numbers = [(hit.line, number) for hit, (number, _) in zip(found, expected, strict=True)]
             assert all(line == number or (hurried and line is None) for line, number in numbers)
 
 
-def _lines_that_match(data: bytes, pattern: str) -> list[tuple[int, int, str]]:
-    """Number, offset and text, by searching the lines one after the other."""
+def _lines_that_match(data: bytes, pattern: str) -> list[tuple[int, list[tuple[int, str]]]]:
+    """Number, and offset and text of each piece that matches, by searching them one after the other."""
     alone = re2.compile(pattern.encode())
     matching, at = [], 0
     lines = data.split(b"\n")
     for number, line in enumerate(lines, 1):
-        clean = without_escapes(line)
-        clean = clean.rstrip(b"\r") if number == len(lines) else re.sub(rb"\r{1,2}\Z", b"", clean)
+        clean, places, position = without_escapes(line), [], 0
         # After the last newline there is a line only if something is in it.
-        if (clean or number < len(lines)) and alone.search(clean):
-            matching.append((number, at, line_text(clean)))
+        blank = not clean.strip(b"\r") and number < len(lines)
+        for piece in clean.split(b"\r"):
+            if (piece or (blank and not position)) and alone.search(piece):
+                places.append((at + origin(line, position), line_text(piece)[0]))
+            position += len(piece) + 1
+        if places:
+            matching.append((number, places))
         at += len(line) + 1
     return matching
 
@@ -155,7 +158,7 @@ def test_a_hit_brings_its_neighbours_and_at_most_500_bytes_of_text(tmp_path: Pat
     output = captured(tmp_path, b"one\ntwo\n" + long + b"\nthree\nfour\nfive")
     page = search_run(output, compile_pattern("NEEDLE"), context=2, deadline=NEVER)
     (hit,) = page.matches
-    assert (hit.before, hit.after, hit.line, hit.offset) == (("one", "two"), ("three", "four"), 3, 8)
+    assert (hit.before, hit.after, hit.line) == (("one", "two"), ("three", "four"), 3)
     assert "äNEEDLE\\xff" in hit.text
     assert len(hit.text.encode()) <= 500
     (hit,) = search_run(output, compile_pattern("^five"), context=9, deadline=NEVER).matches
@@ -170,6 +173,71 @@ def test_a_page_stays_within_its_share_of_json_and_the_next_goes_on(tmp_path: Pa
     assert 1 < len(page.matches) < 100
     assert len(json.dumps([hit.text for hit in page.matches])) < 60_000
     assert [hit.line for hit in pages(output, "\x01", "newest", 100)] == list(range(100, 0, -1))
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("streams", [1, 2])
+def test_a_page_with_much_context_stays_within_its_budget_and_the_pages_give_every_line(
+    tmp_path: Path, order: Order, streams: int
+) -> None:
+    lines = b"".join(b"line %d %s\n" % (n, b"" if n % 3 else b"\x02" * 300) for n in range(200)) + b"\n" * 200
+    output = captured(tmp_path, lines, lines if streams == 2 else b"")
+    found, start = [], None
+    for _ in range(1000):
+        page = search_run(
+            output,
+            compile_pattern(".*"),
+            order=order,
+            context=50,
+            limit=1000,
+            start=start,
+            deadline=NEVER,
+        )
+        assert page.matches
+        assert _as_json(page.matches) <= page.length <= BUDGET
+        context = [line for hit in page.matches for line in hit.before + hit.after]
+        assert sum(len(line) + 5 for line in context) <= BUDGET
+        found += [(hit.stream, hit.line) for hit in page.matches]
+        start = page.next
+        if start is None:
+            break
+    assert sorted(found) == sorted(
+        (stream, n) for stream in ("stdout", "stderr")[:streams] for n in range(1, 401)
+    )
+
+
+def _as_json(hits: list[Hit]) -> int:
+    fields = [
+        {
+            "task_id": "x" * 36,
+            "stream": hit.stream,
+            "line": hit.line,
+            "offset": hit.offset,
+            "text": hit.text,
+            "before": hit.before,
+            "after": hit.after,
+        }
+        for hit in hits
+    ]
+    return len(json.dumps(fields)) - 2
+
+
+def test_a_hit_whose_context_fits_on_no_page_has_the_nearest_lines(tmp_path: Path) -> None:
+    output = captured(
+        tmp_path, (b"\x01" * 400 + b"\n") * 50 + b"near\nhit\nnext\n" + (b"\x01" * 400 + b"\n") * 50
+    )
+    (hit,) = search_run(output, compile_pattern("^hit$"), context=50, deadline=NEVER).matches
+    assert (hit.before[-1], hit.after[0]) == ("near", "next")
+    assert 1 < len(hit.before) == len(hit.after) < 50
+    assert _as_json([hit]) <= BUDGET
+
+
+def test_on_a_page_that_others_have_begun_a_hit_that_does_not_fit_is_left_to_the_next(tmp_path: Path) -> None:
+    output = captured(tmp_path, b"hit\n" * 3)
+    page = search_run(output, compile_pattern("hit"), budget=10, deadline=NEVER)
+    assert (page.matches, page.more) == ([], True)
+    page = search_run(output, compile_pattern("hit"), start=page.next, deadline=NEVER)
+    assert [hit.line for hit in page.matches] == [3, 2, 1]
 
 
 def test_one_stream_can_be_searched_alone(tmp_path: Path) -> None:
@@ -200,6 +268,130 @@ def test_matches_are_found_over_the_edges_of_a_line_without_end(tmp_path: Path, 
     assert all("NEEDLE" in hit.text and hit.line == 1 for hit in hits)
     assert len({hit.offset for hit in hits}) == len(hits)
     assert len(pages(output, r"^\.", order)) == 1
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_lines_after_a_hole_have_no_number(tmp_path: Path, order: Order, limit: int) -> None:
+    output = captured(tmp_path, b"a\na\na")
+    (tmp_path / f"stdout.{1000:020}").write_bytes(b"a\na\n")
+    (tmp_path / f"stdout.{2000:020}").write_bytes(b"a\na\n")
+    numbers = [1, 2, 3, None, None, None, None]
+    hits = pages(output, "a", order, limit)
+    assert [hit.line for hit in hits] == (numbers if order == "oldest" else numbers[::-1])
+    assert [hit.offset for hit in hits][:: 1 if order == "oldest" else -1] == [
+        0,
+        2,
+        4,
+        1000,
+        1002,
+        2000,
+        2002,
+    ]
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("data", [b"a\rready\n", b"a\rready\r", b"a\rready\r\r\n", b"a\r\x1b[Kready"])
+def test_a_carriage_return_begins_a_new_piece_of_a_line(tmp_path: Path, order: Order, data: bytes) -> None:
+    output = captured(tmp_path, b"first\r\n" + data)
+    (hit,) = pages(output, "^ready$", order)
+    assert (hit.line, hit.offset, hit.text) == (2, 9, "ready")
+    assert pages(output, r"^$|a.*ready|\s", order) == []
+    found = PatternWatch(output, compile_pattern("^ready$"), Cursor(1)).advance()
+    assert found is not None
+    assert (found.line, found.offset, found.text) == (2, 9, "ready")
+
+
+def test_of_a_progress_bar_the_last_piece_that_matches_is_shown(tmp_path: Path) -> None:
+    output = captured(tmp_path, b"start\n10%\r20%\r100%\n\x1b[2Kdone\n")
+    (hit,) = search_run(output, compile_pattern("%"), context=1, deadline=NEVER).matches
+    assert (hit.line, hit.offset, hit.text, hit.before, hit.after) == (2, 14, "100%", ("start",), ("done",))
+    (hit,) = search_run(output, compile_pattern("^20"), deadline=NEVER).matches
+    assert (hit.line, hit.offset, hit.text) == (2, 10, "20%")
+    (hit,) = search_run(output, compile_pattern("done"), context=1, deadline=NEVER).matches
+    assert hit.before == ("100%",)
+
+
+def test_a_watch_does_not_search_again_what_a_carriage_return_has_ended(tmp_path: Path) -> None:
+    output = captured(tmp_path, b"x" * 1000 + b"\r10%")
+    watch = PatternWatch(output, compile_pattern("^$|^100%$"), Cursor(1))
+    assert watch.advance() is None
+    assert watch._frontiers["stdout"].line == 1001
+    found = None
+    for more in (b"\r", b"\r\n", b"x\r20%\r", b"\n50%\r10", b"0%"):
+        with (tmp_path / "stdout").open("ab") as file:
+            file.write(more)
+        found = watch.advance()
+        assert (found is not None) == (more == b"0%")
+    assert found is not None
+    assert (found.line, found.text) == (3, "100%")
+
+
+def test_a_line_of_carriage_returns_alone_is_an_empty_one_when_it_has_ended(tmp_path: Path) -> None:
+    output = captured(tmp_path, b"\r\x1b[K\r")
+    watch = PatternWatch(output, compile_pattern("^$"), Cursor(1))
+    assert watch.advance() is None
+    with (tmp_path / "stdout").open("ab") as file:
+        file.write(b"\r\n")
+    found = watch.advance()
+    assert found is not None
+    assert (found.line, found.offset, found.text) == (1, 0, "")
+
+
+@pytest.mark.parametrize("order", ["oldest", "newest"])
+@pytest.mark.parametrize("colour", [b"", b"\x1b[1m"])
+def test_the_offset_of_a_hit_is_where_its_text_begins_and_a_cut_is_marked(
+    tmp_path: Path, order: Order, colour: bytes
+) -> None:
+    lead = b"short\n" + b"." * 600 + colour + b"." * 400
+    output = captured(tmp_path, lead + b"NEEDLE" + b"," * 1000 + b"\n")
+    (hit,) = pages(output, "NEEDLE", order)
+    found = PatternWatch(output, compile_pattern("NEEDLE"), Cursor(1)).advance()
+    assert found is not None
+    assert hit.text == found.text == "…" + "." * 100 + "NEEDLE" + "," * 388 + "…"
+    assert len(hit.text.encode()) == 500
+    assert hit.offset == found.offset == len(lead) - 100
+    assert (hit.line, found.line) == (2, 2)
+    (hit,) = pages(output, "NEEDLE,+$", order)
+    assert hit.offset == len(lead) - 100
+
+
+@pytest.mark.parametrize(
+    ("line", "at", "text", "start"),
+    [
+        (b"x" * 500, 400, "x" * 500, 0),
+        (b"x" * 501, 0, "x" * 494 + "…", 0),
+        (b"x" * 501, 500, "…" + "x" * 494, 7),
+        ("ä".encode() * 500, 301, "…" + "ä" * 246, 202),
+        (b"\xff" * 490 + b"NEEDLE", 490, "…" + r"\xff" * 100 + "NEEDLE", 390),
+        (b"\xff" * 200, 0, (r"\xff" * 124)[:494] + "…", 0),
+    ],
+)
+def test_a_cut_text_shows_its_match_within_500_bytes(line: bytes, at: int, text: str, start: int) -> None:
+    shown, position = line_text(line, at)
+    assert position == start
+    assert shown.startswith(text[:100])
+    assert len(shown.encode()) <= 500
+    assert "NEEDLE" not in text or "NEEDLE" in shown
+
+
+def test_a_part_of_a_line_that_begins_before_it_is_marked_as_cut() -> None:
+    (found,) = compile_pattern("a").lines(b"abc\n", before=b"x")
+    assert found.text == "…abc"
+    (found,) = compile_pattern("^a").lines(b"abc\n", before=b"\r")
+    assert found.text == "abc"
+    assert not list(compile_pattern("^a").lines(b"abc\n", before=b"x"))
+
+
+@pytest.mark.parametrize("pattern", ["%", "^$", "$", "A*", r"\A\d", "100%$"])
+@pytest.mark.parametrize("unit", [b"\r", b"10%\r", b"a\r\r\r", b"\x1b[K\r", b"\r\n", b"10%\r\x1b[K"])
+def test_lines_of_many_pieces_take_linear_time(tmp_path: Path, unit: bytes, pattern: str) -> None:
+    output = captured(tmp_path, unit * (200_000 // len(unit)))
+    before = time.process_time()
+    for order in ("oldest", "newest"):
+        search_run(output, compile_pattern(pattern), order=order, deadline=NEVER)
+    PatternWatch(output, compile_pattern(pattern), Cursor(1)).advance()
+    assert time.process_time() - before < 2
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -280,7 +472,8 @@ def test_a_watch_finds_the_first_line_that_matches_however_it_grows(
             (Path(folder) / "stdout").write_bytes(data[:end])
             found = found or watch.advance()
         expected = _lines_that_match(data, pattern)
-        assert (found and (found.line, found.offset)) == (expected[0][:2] if expected else None)
+        assert (found and found.line) == (expected[0][0] if expected else None)
+        assert found is None or found.offset in {place for place, _ in expected[0][1]}
 
 
 def test_a_watch_reads_an_endless_line_in_bounded_steps_and_over_its_edges(tmp_path: Path) -> None:
@@ -305,7 +498,7 @@ def test_a_watch_passes_a_hole(tmp_path: Path) -> None:
     (tmp_path / f"stdout.{1000:020}").write_bytes(b"ready\n")
     found = PatternWatch(output, compile_pattern("^ready"), Cursor(1)).advance()
     assert found is not None
-    assert (found.offset, found.line) == (1000, 1)
+    assert (found.offset, found.line) == (1000, None)
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
