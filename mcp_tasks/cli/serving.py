@@ -39,6 +39,15 @@ def serve(
     queue_limit: Annotated[
         int | None, typer.Option(metavar="N", help="Waiting tasks, over all servers of the store.")
     ] = None,
+    max_wait_ms: Annotated[
+        int | None, typer.Option(metavar="MS", help="Longest wait of one call (MCP_TASKS_MAX_WAIT_MS).")
+    ] = None,
+    max_output_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Output of one task, like 500MiB; 0 for no limit.")
+    ] = None,
+    min_free_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of the disk, to be left free, like 1GiB.")
+    ] = None,
 ) -> None:
     """Serve MCP."""
     if transport is not Transport.stdio:
@@ -53,6 +62,9 @@ def serve(
             "tools": tools,
             "max_running": max_running,
             "queue_limit": queue_limit,
+            "max_wait_ms": max_wait_ms,
+            "max_output_bytes": max_output_bytes,
+            "min_free_bytes": min_free_bytes,
         }
     )
 
