@@ -20,7 +20,21 @@ from mcp.shared.exceptions import MCPError
 from mcp_tasks.connection import CallTimedOut, Connection, connect, serve_command, surroundings
 from tests.waiting import wait_until
 
-__all__ = ["FULL", "KILLS", "Ledger", "Work", "alive", "end", "gone", "server", "short_or_full"]
+__all__ = [
+    "FULL",
+    "GONE",
+    "KILLS",
+    "Ledger",
+    "Work",
+    "alive",
+    "all_tasks",
+    "check",
+    "end",
+    "gone",
+    "server",
+    "short_or_full",
+    "whole_output",
+]
 
 FULL = os.environ.get("MCP_TASKS_CAMPAIGN") == "full"
 T = TypeVar("T")
@@ -130,6 +144,18 @@ class Ledger:
             return len((self._folder / str(number)).read_text().split())
         except FileNotFoundError:
             return 0
+
+
+async def all_tasks(connection: Connection, **options: Any) -> list[dict[str, Any]]:
+    """The tasks of a listing, page by page."""
+    found: list[dict[str, Any]] = []
+    cursor = None
+    while True:
+        page = await connection.call("list_tasks", limit=1_000, cursor=cursor, **options)
+        found += page["tasks"]
+        cursor = page.get("next_cursor")
+        if cursor is None:
+            return found
 
 
 async def whole_output(connection: Connection, task_id: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from mcp_tasks.connection import Connection, ToolRefused
-from tests.campaigns.rig import Ledger, check, end, gone, server, short_or_full
+from tests.campaigns.rig import Ledger, all_tasks, check, end, gone, server, short_or_full
 from tests.waiting import eventually, wait_until
 
 pytestmark = [
@@ -134,7 +134,7 @@ async def _sweep(tmp_path: Path, faults: list[tuple[str, str, str]]) -> None:
     async with server(state) as connection:
         for number, task_id in sweep.durable.items():
             await check(connection, sweep.ledger.work(number), task_id)
-        listed = await connection.call("list_tasks", limit=1_000)
+        listed = await all_tasks(connection)
     assert {number: sweep.ledger.runs(number) for number in sweep.durable} == dict.fromkeys(sweep.durable, 1)
     assert {number: sweep.ledger.runs(number) for number in sweep.fleeting} == dict.fromkeys(
         sweep.fleeting, 1
@@ -146,9 +146,7 @@ async def _sweep(tmp_path: Path, faults: list[tuple[str, str, str]]) -> None:
     }
     ran_though_refused = {number: why for number, why in sweep.refused.items() if sweep.ledger.runs(number)}
     assert ran_though_refused == {}
-    assert {task["task_id"] for task in listed["tasks"] if task["state"] != "lost"} == set(
-        sweep.durable.values()
-    )
+    assert {task["task_id"] for task in listed if task["state"] != "lost"} == set(sweep.durable.values())
     print(f"{len(faults)} faults: {len(sweep.durable)} durable, {len(sweep.fleeting)} not, {sweep.refused}")  # noqa: T201
 
 

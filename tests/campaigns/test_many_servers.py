@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from mcp_tasks.connection import Connection
-from tests.campaigns.rig import alive, end, server, short_or_full
+from tests.campaigns.rig import alive, all_tasks, end, server, short_or_full
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1_800)]
@@ -81,8 +81,8 @@ async def test_a_rare_session_does_not_wait_for_a_busy_one(tmp_path: Path) -> No
 
 
 async def _active(connection: Connection, session: str) -> list[str]:
-    listed = await connection.call("list_tasks", state="active", session=session, limit=1_000)
-    return [task["task_id"] for task in listed["tasks"]] or [
+    listed = await all_tasks(connection, state="active", session=session)
+    return [task["task_id"] for task in listed] or [
         (await connection.call("list_tasks", session=session, limit=1))["tasks"][0]["task_id"]
     ]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.campaigns.rig import KILLS, end, server, short_or_full
+from tests.campaigns.rig import KILLS, all_tasks, end, server, short_or_full
 from tests.waiting import eventually
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
@@ -32,8 +32,7 @@ async def test_what_runs_when_its_server_ends_is_found_with_every_byte(
         ]
         await end(connection, how)
     async with server(state, *limit) as connection:
-        listed = await connection.call("list_tasks", state="running", limit=1_000)
-        assert {task["task_id"] for task in listed["tasks"]} == set(ids)
+        assert {task["task_id"] for task in await all_tasks(connection, state="running")} == set(ids)
         gate.touch()
         left = set(ids)
         with anyio.fail_after(60):
