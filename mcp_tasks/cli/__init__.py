@@ -1,6 +1,6 @@
 """The command `mcp-tasks`: the same things by hand that agents do over MCP, on the same store.
 
-Exit codes: 0 well, 1 the command or task failed, 2 wrong usage, 3 not found, 4 store unavailable.
+Exit codes: 0 well, 1 the command or task failed, 2 wrong usage or settings, 3 not found, 4 store unavailable.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mcp_tasks.service import Caller, Service
     from mcp_tasks.settings import Settings
 
-__all__ = ["CHUNK_MS", "call", "settings_for"]
+__all__ = ["CHUNK_MS", "call", "settings_for", "text_of"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,18 @@ def settings_for(place: Place) -> Settings:
 
     directory, store, session = place
     return Settings(dir=directory, store=store, session=session)
+
+
+def text_of(data: bytes) -> str:
+    """Input for a command, exactly as it was read. Raises InvalidArgument where it is not text."""
+    from mcp_tasks.errors import InvalidArgument
+
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidArgument(
+            "the input is not UTF-8 text", "let the command read bytes from a file: run -- 'CMD < FILE'"
+        ) from None
 
 
 def call(place: Place, work: Callable[[Service, Caller], Awaitable[T]], *, starts: bool = False) -> T:

@@ -9,6 +9,7 @@ import typer
 from mcp_tasks.cli.calling import call
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import note, print_json, size, waiting
+from mcp_tasks.cli.wording import in_own_words
 from mcp_tasks.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def cancel(
         if not as_json:
             print(f"{view['task_id']}  {view['state']}")
         if warning := view.get("warning"):
-            note(f"warning: {warning}")
+            note(f"warning: {in_own_words(warning)}")
     ended = all(view["state"] not in ("pending", "running") for view in answer["tasks"])
     raise typer.Exit(0 if ended else 1)
 

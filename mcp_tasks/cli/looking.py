@@ -18,6 +18,7 @@ from mcp_tasks.cli.printing import (
     size,
     waiting,
 )
+from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
     from mcp_tasks.service import Caller, Service
@@ -144,4 +145,4 @@ def poll(
         return
     from mcp_tasks.server.text import render
 
-    print_text(render("poll_task", {name: value for name, value in view.items() if name != "next"}))
+    print_text(render("poll_task", told(view)))

@@ -10,14 +10,22 @@ import typer
 from mcp_tasks.cli import ending, looking, reading, serving, setting_up, starting, waiting
 from mcp_tasks.cli.printing import note
 from mcp_tasks.cli.versions import installed
+from mcp_tasks.cli.wording import explained
 from mcp_tasks.errors import TasksError
 
 __all__ = ["app", "run"]
 
+# What never ran must not look like a command that ran and exited with 1.
 _EXIT_CODES = {
     "invalid_argument": 2,
+    "key_conflict": 2,
+    "not_supported": 2,
+    "policy_denied": 2,
     "task_not_found": 3,
     "session_not_found": 3,
+    "limit_reached": 4,
+    "read_only": 4,
+    "spawn_failed": 4,
     "store_unavailable": 4,
 }
 
@@ -50,7 +58,8 @@ def bare(
 
     Without a command it serves MCP on stdin and stdout, unless stdin is a terminal.
 
-    Exit codes: 0 well, 1 the command or task failed, 2 wrong usage, 3 not found, 4 store unavailable.
+    Exit codes: 0 well, 1 the command or task failed (as search that finds nothing), 2 wrong usage,
+    wrong settings, or not supported, 3 not found, 4 store unavailable, or no room for another task.
     """
     if context.invoked_subcommand is None:
         if sys.stdin is None or sys.stdin.isatty():
@@ -64,8 +73,6 @@ def run() -> int:
     try:
         app(prog_name="mcp-tasks")
     except TasksError as error:
-        # What an agent is told to call next has another name here.
-        hint = "`mcp-tasks ps` lists the tasks" if error.code == "task_not_found" else error.hint
-        note(f"mcp-tasks: {error.message}{f' ({hint})' if hint else ''}")
+        note(f"mcp-tasks: {explained(error)}")
         return _EXIT_CODES.get(error.code, 1)
     return 0

@@ -9,6 +9,7 @@ import typer
 from mcp_tasks.cli.calling import call
 from mcp_tasks.cli.options import Dir, Json, Session, Store, StreamName, Streams, TaskId
 from mcp_tasks.cli.printing import is_terminal, note, print_json, print_text
+from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
     from mcp_tasks.service import Caller, Service
@@ -92,7 +93,7 @@ def result(
         return
     from mcp_tasks.server.text import render
 
-    print_text(render("get_result", {name: value for name, value in view.items() if name != "next"}))
+    print_text(render("get_result", told(view)))
 
 
 def search(
@@ -112,7 +113,7 @@ def search(
     store: Store = None,
     session: Session = None,
 ) -> None:
-    """Find lines in the output of the session's tasks. Exits with 1 where there are none."""
+    """Find lines in the output of the session's tasks. Exits with 1 where there are none, as grep."""
     from mcp_tasks.requests import SearchOutput
 
     async def found(service: Service, caller: Caller) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcp_tasks.cli.calling import call
+from mcp_tasks.cli.calling import call, text_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import duration, note, print_json
+from mcp_tasks.cli.wording import in_own_words
 
 if TYPE_CHECKING:
     from mcp_tasks.service import Caller, Service
@@ -45,7 +46,7 @@ def run(
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="End it after so long.")] = None,
     grace: Annotated[float, typer.Option(metavar="SECONDS", help="Between TERM and KILL.")] = 5.0,
     stdin: Annotated[
-        typer.FileText | None, typer.Option(metavar="FILE", help="Its input; - is this command's own.")
+        typer.FileBinaryRead | None, typer.Option(metavar="FILE", help="Its input; - is this command's own.")
     ] = None,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="It takes `input` later.")] = False,
     keep_tail: Annotated[
@@ -71,7 +72,7 @@ def run(
         "key": key,
         "cwd": None if cwd is None else str(cwd.absolute()),
         "timeout_ms": None if timeout is None else int(timeout * 1000),
-        "stdin": None if stdin is None else stdin.read(),
+        "stdin": None if stdin is None else text_of(stdin.read()),
         "max_output_bytes": max_output,
     }
     request = RunCommand(
@@ -108,11 +109,19 @@ def _told(view: dict[str, Any], *, as_json: bool) -> int:
         print_json(view)
     else:
         print(view["task_id"])
-        if error := view.get("error"):
-            note(f"{error['message']}. {error.get('hint', '')}".rstrip())
-    if warning := view.get("warning"):
-        note(f"warning: {warning}")
+        _note_error(view)
+    _note_warning(view)
     return 1 if view.get("outcome") == "spawn_failed" else 0
+
+
+def _note_error(view: dict[str, Any]) -> None:
+    if error := view.get("error"):
+        note(f"{error['message']}. {in_own_words(error.get('hint', ''))}".rstrip())
+
+
+def _note_warning(view: dict[str, Any]) -> None:
+    if warning := view.get("warning"):
+        note(f"warning: {in_own_words(warning)}")
 
 
 async def _waited(service: Service, caller: Caller, view: dict[str, Any], *, as_json: bool) -> int:
@@ -129,10 +138,9 @@ async def _waited(service: Service, caller: Caller, view: dict[str, Any], *, as_
     view = await service.get_result(caller, GetResult(task_id=task_id))
     if as_json:
         print_json(view)
-    elif error := view.get("error"):
-        note(f"{error['message']}. {error.get('hint', '')}".rstrip())
-    if warning := view.get("warning"):
-        note(f"warning: {warning}")
+    else:
+        _note_error(view)
+    _note_warning(view)
     if sys.stderr.isatty() and not as_json:
         note(f"{view['state']} after {duration(view['elapsed_ms'])}")
     return exit_code_of(view)

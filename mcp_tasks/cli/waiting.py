@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcp_tasks.cli.calling import CHUNK_MS, call
+from mcp_tasks.cli.calling import CHUNK_MS, call, text_of
 from mcp_tasks.cli.endings import TIMED_OUT, exit_code_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store, TaskId
 from mcp_tasks.cli.printing import duration, note, print_json, print_text, waiting
+from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
     from mcp_tasks.service import Caller, Service
@@ -36,7 +37,10 @@ def wait(
     store: Store = None,
     session: Session = None,
 ) -> None:
-    """Wait for tasks, and exit as they did: 0 when all completed, else as the first that did not."""
+    """Wait for tasks, and exit as they did: 0 when all completed, else as the first named that did not.
+
+    With --any it exits as the one that ended first.
+    """
 
     async def waited(service: Service, caller: Caller) -> dict[str, Any]:
         from mcp_tasks.requests import WaitTasks
@@ -51,7 +55,10 @@ def wait(
                 )
                 answer = await service.wait_tasks(caller, request)
                 if answer["wait_result"] != "deadline" or (deadline is not None and left <= CHUNK_MS):
-                    return answer
+                    break
+        if any_of_them:
+            answer["done"].sort(key=lambda view: _ended_at(service, caller, view["task_id"]))
+        return answer
 
     answer = call((directory, store, session), waited)
     if as_json:
@@ -61,11 +68,23 @@ def wait(
             end = view.get("signal") or view.get("exit_code")
             how = view["state"] if end is None else f"{view['state']} ({end})"
             print(f"{view['task_id']}  {how}  {duration(view['elapsed_ms'])}")
-    codes = [exit_code_of(view) for view in answer["done"]]
+    codes = [exit_code_of(view) for view in answer["done"][: 1 if any_of_them else None]]
     if answer["wait_result"] == "deadline":
         note(f"not over yet: {', '.join(answer['open'])}")
         raise typer.Exit(TIMED_OUT)
     raise typer.Exit(next((code for code in codes if code), 0))
+
+
+def _ended_at(service: Service, caller: Caller, task_id: str) -> int:
+    from mcp_tasks.models import Finished
+
+    state = service.output_of(caller, task_id)[0].state
+    return state.ended_at if isinstance(state, Finished) else sys.maxsize
+
+
+def _is_to_be_read(*, eof: bool) -> bool:
+    """Whether stdin has the text: nobody who only ends the input types anything before that."""
+    return sys.stdin is not None and not (eof and sys.stdin.isatty())
 
 
 def give_input(
@@ -85,8 +104,8 @@ def give_input(
     """Type into an interactive task, and show what comes of it."""
     if secret and text is None:
         text = typer.prompt("input", hide_input=True, default="", show_default=False, err=True)
-    elif text is None and signal is None and not eof:
-        text, enter = sys.stdin.read(), False
+    elif text is None and signal is None and _is_to_be_read(eof=eof):
+        text, enter = text_of(sys.stdin.buffer.read()), False
     fields: dict[str, Any] = {"text": text, "signal": signal}
     fields = {name: value for name, value in fields.items() if value is not None}
 
@@ -109,4 +128,4 @@ def give_input(
         return
     from mcp_tasks.server.text import render
 
-    print_text(render("send_input", {name: value for name, value in view.items() if name != "next"}))
+    print_text(render("send_input", told(view)))

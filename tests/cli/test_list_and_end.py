@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -80,6 +81,21 @@ def test_wait_can_be_for_any_and_for_a_while(cli: CommandLine) -> None:
     assert b"not over yet" in cli("wait", "--timeout", "0.1", long, code=124).stderr
 
 
+def test_waiting_for_any_of_those_that_are_over_exits_as_the_one_that_ended_first(cli: CommandLine) -> None:
+    first = cli.run("exit 7")
+    cli("wait", first, code=7)
+    second = cli.run("exit 8")
+    cli("wait", second, code=8)
+    good = cli.run("true")
+    cli("wait", good)
+
+    cli("wait", "--any", second, first, code=7)
+    cli("wait", "--any", good, second, code=8)
+    third = cli.run("exit 9")
+    cli("wait", third, code=9)
+    cli("wait", "--any", third, good, code=0)
+
+
 def test_cancel_ends_the_whole_tree(cli: CommandLine, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     script = f"(trap '' TERM; setsid sleep 61) & trap '' TERM; touch {ready}; sleep 62"
@@ -96,7 +112,7 @@ def test_clear_removes_what_is_finished_and_nothing_that_runs(cli: CommandLine) 
 
     assert cli.text("clear", "--finished") == f"{finished}\n"
     cli("poll", finished, code=3)
-    assert b"cancel" in cli("clear", running, code=1).stderr
+    assert b"--cancel ends it first" in cli("clear", running, code=1).stderr
     assert cli.json("clear", "--cancel", running)["cleared"] == [running]
     assert cli.json("ps")["tasks"] == []
 
@@ -114,6 +130,28 @@ def test_input_is_typed_into_a_task_of_an_earlier_command(cli: CommandLine) -> N
     cli("input", task_id, stdin=b"from stdin\n")
     assert cli.json("input", task_id, "--eof")["stdout"] == "end\n"
     assert cli("logs", task_id).stdout == b"hello\nafrom stdin\nend\n"
+
+
+def test_what_is_piped_in_is_typed_before_the_input_ends(cli: CommandLine) -> None:
+    task_id = cli.run("-i", "cat; echo end")
+
+    done = cli("input", task_id, "--eof", "--json", stdin="ä\r\nx\n".encode())
+
+    assert json.loads(done.stdout)["stdout_bytes"] == len("ä\r\nx\nend\n".encode())
+    assert cli("logs", task_id).stdout == "ä\r\nx\nend\n".encode()
+
+
+def test_ending_the_input_at_a_terminal_reads_nothing(cli: CommandLine) -> None:
+    task_id = cli.run("-i", "cat; echo end")
+
+    assert b"end" in cli.on_terminal("input", task_id, "--eof")
+
+
+def test_piped_bytes_that_are_no_text_are_refused_and_nothing_is_typed(cli: CommandLine) -> None:
+    task_id = cli.run("-i", "cat")
+
+    assert b"UTF-8" in cli("input", task_id, "--eof", stdin=b"\xff", code=2).stderr
+    assert cli.json("poll", task_id)["state"] == "running"
 
 
 def test_a_signal_reaches_the_command(cli: CommandLine) -> None:
@@ -135,9 +173,12 @@ def test_a_signal_reaches_the_command(cli: CommandLine) -> None:
         (["run", "--cwd", "/nowhere/at/all", "true"], 2),
         (["ps", "--session", "a/b"], 2),
         (["ps", "--state", "asleep"], 2),
-        (["ps", "--store", "redis"], 1),
-        (["ps", "--store", "memory"], 1),
-        (["serve", "--transport", "http"], 1),
+        (["ps", "--store", "redis"], 2),
+        (["ps", "--store", "memory"], 2),
+        (["serve", "--transport", "http"], 2),
+        (["serve", "--store", "sqlite"], 2),
+        (["serve", "--max-running", "0"], 2),
+        (["serve", "--tools", "some"], 2),
         (["config", "netscape"], 2),
         (["bench", "--only", "nothing"], 2),
     ],
@@ -149,6 +190,61 @@ def test_what_is_wrong_is_said_in_one_line_and_in_the_exit_code(
 
     assert done.stdout == b""
     assert done.stderr.strip()
+
+
+TOOL_WORDS = re.compile(r"[a-z]+_(task|tasks|result|input|output|command|ms|id)\b|: true")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["poll", "nothing-like-that"], 3, "`mcp-tasks ps` shows the tasks"),
+        (["input", "RUNNING", "text"], 2, "start it with --interactive"),
+        (["clear", "RUNNING"], 1, "--cancel ends it first"),
+        (
+            ["clear", "--label", "x", "RUNNING"],
+            2,
+            "--label does not go with ID (label and cwd narrow --finished)",
+        ),
+        (
+            ["clear", "--finished", "--cancel"],
+            2,
+            "--cancel goes with ID only (`mcp-tasks cancel` ends several",
+        ),
+        (["run", "--timeout", "0", "true"], 2, "--timeout is too small (give at least 1 ms)"),
+        (["run", "-i", "--stdin", "/dev/null", "cat"], 2, "`mcp-tasks input` instead"),
+        (
+            ["poll", "RUNNING", "--until", "never"],
+            2,
+            "--until has a value that it cannot have (give one of 'exit'",
+        ),
+        (["poll", "RUNNING", "--until", "exit", "--idle", "1"], 2, "--idle implies it"),
+        (["ps", "--label", ""], 2, "--label is empty"),
+    ],
+)
+def test_a_person_is_told_of_commands_and_flags_and_not_of_tools(
+    arguments: list[str], code: int, said: str, cli: CommandLine
+) -> None:
+    running = cli.run("sleep 60")
+
+    [line] = cli(
+        *(running if word == "RUNNING" else word for word in arguments), code=code
+    ).stderr.splitlines()
+
+    assert said in line.decode()
+    assert not TOOL_WORDS.search(line.decode())
+
+
+def test_what_is_left_in_the_background_is_ended_by_a_command_of_this_command_line(cli: CommandLine) -> None:
+    task_id = cli.run("sleep 60 & echo on")
+    cli("wait", task_id)
+
+    assert "`mcp-tasks cancel` ends them" in cli.text("poll", task_id)
+    cli("cancel", task_id, "--grace", "0.1")
+
+
+def test_words_that_somebody_gave_are_not_reworded(cli: CommandLine) -> None:
+    assert b"no task 'list_tasks'" in cli("poll", "list_tasks", code=3).stderr
 
 
 def test_a_store_that_cannot_be_used_is_exit_code_4(cli: CommandLine, tmp_path: Path) -> None:
@@ -289,6 +385,18 @@ def test_the_configured_command_serves(cli: CommandLine) -> None:
         )
         [line] = done.stdout.splitlines()
         assert json.loads(line)["result"]["serverInfo"]["name"]
+
+
+def test_serve_has_a_flag_for_every_setting_that_the_readme_lists(cli: CommandLine) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    settings = re.findall(r"^\| `MCP_TASKS_([A-Z_]+)`", readme, re.MULTILINE)
+    shown = cli.text("serve", "--help")
+
+    assert len(settings) > 5
+    for setting in settings:
+        assert f"--{setting.lower().replace('_', '-')} " in shown
+    for flag in ("--max-wait-ms", "--max-output-bytes", "--min-free-bytes"):
+        cli("serve", flag, "some", code=2)
 
 
 def test_without_a_command_a_person_at_a_terminal_gets_help(cli: CommandLine) -> None:

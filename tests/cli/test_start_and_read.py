@@ -85,11 +85,34 @@ def test_what_a_command_needs_can_be_given(cli: CommandLine, tmp_path: Path) -> 
     assert done.stdout.decode() == f"{tmp_path}\n1-x=y-unset\ntyped"
 
 
+def test_given_input_is_exact_and_bytes_that_are_no_text_are_refused(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_bytes("a\r\nä".encode())
+    (tmp_path / "bytes").write_bytes(ALL_BYTES)
+
+    assert cli("run", "-w", "--stdin", str(tmp_path / "text"), "cat").stdout == "a\r\nä".encode()
+    assert b"UTF-8" in cli("run", "-w", "--stdin", str(tmp_path / "bytes"), "cat", code=2).stderr
+
+
+def test_what_never_ran_does_not_look_like_a_command_that_exited_with_1(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    cli("run", "--wait", "exit 1", code=1)
+    cli("run", "--wait", "true", code=2, MCP_TASKS_STORE="sqlite")
+    cli("run", "--wait", "true", code=2, MCP_TASKS_MAX_RUNNING="many")
+    cli("run", "--wait", "--timeout", "0", "true", code=2)
+    cli("run", "--wait", "true", code=4, MCP_TASKS_MIN_FREE_BYTES="1000000TiB")
+    (tmp_path / "other" / "mcp-tasks").mkdir(parents=True)
+    (tmp_path / "other" / "mcp-tasks" / "config.toml").write_text('store = "redis"')
+    cli("run", "--wait", "true", code=2, XDG_CONFIG_HOME=str(tmp_path / "other"))
+
+
 def test_the_same_key_starts_once(cli: CommandLine) -> None:
     first = cli.run("--key", "k", "true")
 
     assert cli.run("--key", "k", "true") == first
-    assert b"k" in cli("run", "--key", "k", "false", code=1).stderr
+    assert b"k" in cli("run", "--key", "k", "false", code=2).stderr
 
 
 def test_logs_and_result_give_exact_bytes_to_what_is_no_terminal(cli: CommandLine, tmp_path: Path) -> None:
