@@ -6,13 +6,19 @@ an agent needs to go on: ids, state, how it ended, what was left out, and where 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["MAX_BASE64", "render"]
+__all__ = ["MAX_BASE64", "MAX_TEXT", "render"]
 
 MAX_BASE64: Final = 16_384
 """Longer base64 is in the structured content only; no model reads it."""
+MAX_TEXT: Final = 58_000
+"""Characters of JSON that the text of an answer about many things may take, of 60,000 that any answer may."""
+_ENCODED: Final = 12_000  # bytes whose base64 is short enough
+_IDS: Final = 200  # ids in one line
+_CHANGES: Final = 20  # of a task's history
 
 _STREAMS: Final = ("stdout", "stderr")
 
@@ -35,7 +41,8 @@ def render(tool: str, view: Mapping[str, Any], *, base64: bool = False) -> str:
         case "search_output":
             return _found(view)
         case _ if "tasks" in view:
-            return "\n".join(_task(task, base64=False) for task in view["tasks"]) or "no tasks"
+            tasks = map(_whole, view["tasks"])
+            return _fitting([], tasks, [], "tasks; poll_task tells of each") or "no tasks"
         case _:
             return _task(view, base64=base64)
 
@@ -126,7 +133,8 @@ def _remarks(view: Mapping[str, Any]) -> list[str]:
     if warning := view.get("warning"):
         lines.append(f"warning: {_line(warning)}")
     if found := view.get("match"):
-        place = f"match: {found.get('stream')} line {found.get('line')}, byte {found.get('offset')}"
+        number = "" if found.get("line") is None else f" line {found['line']},"
+        place = f"match: {found.get('stream')}{number} byte {found.get('offset')}"
         lines.append(f"{place}: {_line(found['text'])}" if found.get("text") else place)
     for stream, (start, end) in (view.get("gap") or {}).items():
         lines.append(f"gap: {stream} bytes {start} to {end} are left out")
@@ -152,8 +160,9 @@ def _record(view: Mapping[str, Any]) -> list[str]:
     if moments:
         lines.append(", ".join(moments))
     if history := view.get("history"):
-        changes = (f"{change['state']} {change['at']} ({_line(change['reason'])})" for change in history)
-        lines.append(f"history: {'; '.join(changes)}")
+        earlier = [f"{len(history) - _CHANGES} earlier changes"] if len(history) > _CHANGES else []
+        changes = [f"{each['state']} {each['at']} ({_line(each['reason'])})" for each in history[-_CHANGES:]]
+        lines.append(f"history: {'; '.join([*earlier, *changes])}")
     return lines
 
 
@@ -168,7 +177,10 @@ def _output(view: Mapping[str, Any], *, base64: bool) -> list[str]:
         if base64:
             head += " base64"
             if len(content) > MAX_BASE64:
-                lines.append(f"{head}: {len(content)} characters, in the structured content only")
+                lines.append(
+                    f"{head}: {len(content)} characters, in the structured content only; "
+                    f"give limit: {_ENCODED} to have it in the text"
+                )
                 continue
         lines += [head, content.removesuffix("\n")]
     return lines
@@ -177,9 +189,10 @@ def _output(view: Mapping[str, Any], *, base64: bool) -> list[str]:
 def _listing(view: Mapping[str, Any]) -> str:
     tasks = view.get("tasks", [])
     counts = ", ".join(f"{number} {state}" for state, number in view.get("counts", {}).items() if number)
-    lines = [f"{_count(tasks, 'task')} shown; in all {counts}" if counts else "no tasks"]
-    lines += [_entry(task) for task in tasks]
-    return "\n".join(lines + _reading_on(view))
+    status = f"{_count(tasks, 'task')} shown; in all {counts}" if counts else "no tasks"
+    return _fitting(
+        [status], map(_entry, tasks), _reading_on(view), "tasks of this page; give a smaller limit"
+    )
 
 
 def _entry(task: Mapping[str, Any]) -> str:
@@ -198,7 +211,7 @@ def _entry(task: Mapping[str, Any]) -> str:
 def _cleared(view: Mapping[str, Any]) -> str:
     cleared = view.get("cleared", [])
     status = f"cleared {_count(cleared, 'task')}, freed {view.get('freed_bytes', 0)} B"
-    lines = [f"{status}: {' '.join(cleared)}" if cleared else status]
+    lines = [f"{status}: {_ids(cleared)}" if cleared else status]
     if warning := view.get("warning"):
         lines.append(f"warning: {_line(warning)}")
     return "\n".join(lines)
@@ -206,13 +219,11 @@ def _cleared(view: Mapping[str, Any]) -> str:
 
 def _waited(view: Mapping[str, Any]) -> str:
     done, waiting = view.get("done", []), view.get("open", [])
-    lines = [", ".join([f"{len(done)} done", f"{len(waiting)} open", *_wait(view)])]
-    lines += [_task(task, base64=False) for task in done]
-    if waiting:
-        lines.append(f"open: {' '.join(waiting)}")
+    status = ", ".join([f"{len(done)} done", f"{len(waiting)} open", *_wait(view)])
+    closing = [f"open: {_ids(waiting)}"] if waiting else []
     if following := view.get("next"):
-        lines.append(f"next: {_line(following)}")
-    return "\n".join(lines)
+        closing.append(f"next: {_line(following)}")
+    return _fitting([status], map(_whole, done), closing, "done tasks; poll_task tells of each")
 
 
 def _found(view: Mapping[str, Any]) -> str:
@@ -220,19 +231,25 @@ def _found(view: Mapping[str, Any]) -> str:
     status = f"{_count(matches, 'match', 'matches')} in {view.get('scanned_bytes', 0)} B"
     if view.get("more"):
         status += ", more to search"
-    lines = [status]
+    closing = [f"warning: {_line(view['warning'])}"] if view.get("warning") else []
+    closing += _reading_on(view)
+    return _fitting(
+        [status], _matches(matches), closing, "matches of this page; give a smaller limit or context"
+    )
+
+
+def _matches(matches: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     named = None
     for found in matches:
+        lines = []
         if found.get("task_id") != named:
             named = found.get("task_id")
             lines.append(f"task {named}")
-        place = f"{found.get('stream')}:{found.get('line')} (byte {found.get('offset')})"
+        number = "" if found.get("line") is None else f":{found['line']}"
         lines += _around(found.get("before", ()))
-        lines.append(f"{place}: {found.get('text', '')}")
+        lines.append(f"{found.get('stream')}{number} (byte {found.get('offset')}): {found.get('text', '')}")
         lines += _around(found.get("after", ()))
-    if warning := view.get("warning"):
-        lines.append(f"warning: {_line(warning)}")
-    return "\n".join(lines + _reading_on(view))
+        yield "\n".join(lines)
 
 
 def _around(context: Iterable[Any]) -> list[str]:
@@ -242,6 +259,42 @@ def _around(context: Iterable[Any]) -> list[str]:
 def _reading_on(view: Mapping[str, Any]) -> list[str]:
     cursor = view.get("next_cursor")
     return [f"next_cursor {cursor}"] if cursor else []
+
+
+def _whole(task: Mapping[str, Any]) -> str:
+    return _task(task, base64=False)
+
+
+def _fitting(opening: list[str], entries: Iterable[str], closing: list[str], rest: str) -> str:
+    """Put an answer together, and say how many entries are left out where all would be too long.
+
+    Args:
+        opening: Lines before the entries.
+        entries: A text for each thing that the answer is about.
+        closing: Lines after the entries.
+        rest: What the entries left out are, and how to have them.
+    """
+    room = MAX_TEXT - sum(map(_length, (*opening, *closing))) - 200
+    lines, left_out = [], 0
+    for entry in entries:
+        room -= _length(entry)
+        if room < 0 or left_out:
+            left_out += 1
+        else:
+            lines.append(entry)
+    if left_out:
+        lines.append(f"left out here: {left_out} more {rest}")
+    return "\n".join([*opening, *lines, *closing])
+
+
+def _length(text: str) -> int:
+    """Characters that a line takes in JSON."""
+    return len(json.dumps(text))
+
+
+def _ids(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - _IDS} more" if len(ids) > _IDS else ""
+    return " ".join(ids[:_IDS]) + more
 
 
 def _count(things: list[Any], one: str, many: str = "") -> str:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from mcp_tasks.server.text import MAX_BASE64, render
+import pytest
+
+from mcp_tasks.server.text import MAX_BASE64, MAX_TEXT, render
 
 ID = "01k0000000" + "a" * 26
 
@@ -118,8 +121,12 @@ def test_base64_is_in_the_text_only_while_it_is_short() -> None:
     short = render("get_result", view(stdout="QUJD"), base64=True)
     assert short.endswith("--- stdout base64\nQUJD")
     long = render("get_result", view(stdout="A" * (MAX_BASE64 + 4)), base64=True)
-    assert long.endswith(f"--- stdout base64: {MAX_BASE64 + 4} characters, in the structured content only")
+    assert long.endswith(
+        f"--- stdout base64: {MAX_BASE64 + 4} characters, in the structured content only; "
+        "give limit: 12000 to have it in the text"
+    )
     assert len(long) < 500
+    assert MAX_BASE64 >= 12_000 * 4 / 3
 
 
 def test_a_list_has_a_line_for_each_task() -> None:
@@ -183,3 +190,43 @@ def test_matches_are_told_by_task_with_their_place_and_context() -> None:
         "warning: w",
         "next_cursor n",
     ]
+
+
+def test_where_no_line_is_known_the_byte_tells_the_place() -> None:
+    match = {"task_id": ID, "stream": "stderr", "line": None, "offset": 40, "text": "x"}
+    assert "\nstderr (byte 40): x" in render("search_output", {"matches": [match], "scanned_bytes": 1})
+    del match["line"]
+    assert "\nstderr (byte 40): x" in render("search_output", {"matches": [match], "scanned_bytes": 1})
+    assert "match: stderr byte 40: x" in render("poll_task", view(match=match))
+
+
+@pytest.mark.parametrize("character", ["x", "\n", "\x01", "ä"])
+def test_the_text_about_many_things_stops_early_and_says_how_many_more_there_are(character: str) -> None:
+    done = [view(state="failed", stderr=character * 2_000) for _ in range(200)]
+    listed = [view(label=character * 2_000 + "."), *done]
+    match = {"task_id": ID, "stream": "stdout", "offset": 40, "text": character * 500}
+    for tool, answer, entries in (
+        ("wait_tasks", {"done": done, "open": [ID] * 5_000, "next": "wait again"}, 200),
+        ("cancel_task", {"tasks": done}, 200),
+        ("list_tasks", {"tasks": listed * 9, "counts": {"failed": 1809}, "next_cursor": "n"}, 1809),
+        ("search_output", {"matches": [match] * 999, "more": True, "next_cursor": "n"}, 999),
+    ):
+        text = render(tool, answer)
+        assert MAX_TEXT // 2 < len(json.dumps(text)) <= MAX_TEXT
+        (said,) = [line for line in text.split("\n") if line.startswith("left out here: ")]
+        assert 0 < int(said.split()[3]) < entries
+        assert tool == "cancel_task" or text.endswith(("next_cursor n", "next: wait again"))
+    assert "and 4800 more" in render("wait_tasks", {"done": [], "open": [ID] * 5_000})
+    assert len(render("clear_task", {"cleared": [ID] * 5_000})) < MAX_TEXT
+
+
+def test_an_answer_that_fits_leaves_nothing_out() -> None:
+    assert "left out" not in render("list_tasks", {"tasks": [view()] * 100, "counts": {"running": 100}})
+
+
+def test_of_a_long_history_the_newest_changes_are_told() -> None:
+    change = {"state": "pending", "at": "2026-11-21T12:00:00.000Z", "reason": "retry"}
+    text = render("get_result", view(history=[change] * 999 + [{**change, "reason": "last"}]))
+    assert "history: 980 earlier changes; pending" in text
+    assert text.endswith("(last)")
+    assert len(text) < 2_000
