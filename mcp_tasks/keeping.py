@@ -23,6 +23,7 @@ _SWEEP_S = 5.0
 _QUEUE_S = 0.2
 _STARTING_S = 0.01
 _SETTLE_S = 0.1
+_FIRST_LOOK_S = 0.005
 _GRACE_MS = 1_000
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ class Keeping:
     async def _see_off(self, task: Task) -> None:
         folder = self._store.run_folder(task.key, task.run)
         try:
+            # The answer to whoever started it goes first.
+            await anyio.sleep(_FIRST_LOOK_S)
             while True:
                 await self._end_of(folder)
                 # The place is free and the exit record on disk. The task's own record may come a moment

@@ -86,12 +86,24 @@ class Presenter:
         )
         return task_view(sight, excerpt, self.output(sight.task).last_output_at(), self._clock, extras)
 
-    def unseen(self, task: Task, why: str, *, reused: bool) -> dict[str, Any]:
-        """The view of a task that is registered and that nothing more can be read of now."""
+    def unseen(
+        self, task: Task, why: str = "", *, reused: bool = False, max_wait_ms: int = 25_000
+    ) -> dict[str, Any]:
+        """The view of a task that has just been registered and not been looked at.
+
+        `why` tells what kept us from looking, where it was not for haste.
+        """
         nothing = Shown("", 0, 0)
         excerpt = OutputView(nothing, nothing, 0, 0, Cursor(task.run), omitted_bytes=0, more=False)
-        warnings = (*self._not_durable(task), f"it has been started, and more cannot be told now ({why})")
-        extras = Extras(warnings=warnings, reused=reused, next=_next(task, excerpt, "", 25_000))
+        warnings = self._not_durable(task)
+        if why:
+            warnings.append(f"it has been started, and more cannot be told now ({why})")
+        extras = Extras(
+            wait=None if why else Wait(),
+            warnings=tuple(warnings),
+            reused=reused,
+            next=_next(task, excerpt, "", max_wait_ms),
+        )
         return task_view(Sight(task, None), excerpt, None, self._clock, extras)
 
     def summaries(self, sights: Sequence[Sight]) -> list[dict[str, Any]]:

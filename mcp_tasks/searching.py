@@ -11,7 +11,7 @@ from mcp_tasks.models import TASK_ID, Task
 from mcp_tasks.output import RunOutput
 from mcp_tasks.ports import Store
 from mcp_tasks.requests import SearchOutput
-from mcp_tasks.search import Hit, Position, compile_pattern, search_run
+from mcp_tasks.search import BUDGET, Hit, Position, compile_pattern, search_run
 
 __all__ = ["search_tasks"]
 
@@ -31,7 +31,7 @@ def search_tasks(
     if first is not None:
         tasks = _from(tasks, first, request.order)
     matches: list[dict[str, Any]] = []
-    scanned = 0
+    scanned = length = 0
     for index, task in enumerate(tasks):
         if len(matches) >= request.limit or (index and time.monotonic() >= deadline):
             return _answer(matches, scanned, task.key.task_id + _SEPARATOR)
@@ -43,9 +43,11 @@ def search_tasks(
             context=request.context,
             limit=request.limit - len(matches),
             start=position if task.key.task_id == first else None,
+            budget=BUDGET - length,
             deadline=deadline,
         )
         scanned += page.scanned_bytes
+        length += page.length
         matches += [_fields(task, hit) for hit in page.matches]
         if page.next is not None:
             return _answer(matches, scanned, f"{task.key.task_id}{_SEPARATOR}{page.next.encode()}")
@@ -79,7 +81,7 @@ def _fields(task: Task, hit: Hit) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "task_id": task.key.task_id,
         "stream": hit.stream,
-        "line": hit.line,
+        **({} if hit.line is None else {"line": hit.line}),
         "offset": hit.offset,
         "text": hit.text,
     }

@@ -187,4 +187,5 @@ class Waiting:
 def _as_fields(match: Match | None) -> dict[str, object] | None:
     if match is None:
         return None
-    return {"stream": match.stream, "offset": match.offset, "line": match.line, "text": match.text}
+    line = {} if match.line is None else {"line": match.line}  # nobody knows it after a hole
+    return {"stream": match.stream, "offset": match.offset, **line, "text": match.text}

@@ -154,7 +154,7 @@ def _print_match(match: dict[str, Any]) -> None:
     place = f"{match['task_id']}:{match['stream']}"
     for line in match.get("before", ()):
         print_text(f"{place}-  {_text(line)}")
-    print_text(f"{place}:{match['line']}: {match['text']}")
+    print_text(f"{place}:{match.get('line', '?')}: {match['text']}")
     for line in match.get("after", ()):
         print_text(f"{place}-  {_text(line)}")
 

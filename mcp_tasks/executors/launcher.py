@@ -23,6 +23,8 @@ from mcp_tasks.executors.supervisor import stand_by
 __all__ = ["main"]
 
 _RETRY_MS = 50
+# About as long as a command takes to start; a fork beside it would cost it a quarter of that.
+_HOLD_BACK_MS = 3
 
 
 def main(descriptor: int) -> None:
@@ -63,6 +65,14 @@ class Launcher:
                 self._fork()
             self._wait()
             self._reap()
+            if self._baton is None and self._channel is not None:
+                self._hold_back(self._channel)
+
+    def _hold_back(self, channel: socket.socket) -> None:
+        """Let the command that is being started have the processor, unless the next launch waits."""
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        poll.poll(_HOLD_BACK_MS)
 
     def _fork(self) -> None:
         # Without a process to be had now, launches wait in the socket; the server has its own patience.

@@ -11,7 +11,7 @@ import os
 import signal
 from typing import Any
 
-__all__ = ["fifo", "output_pipe", "spawn"]
+__all__ = ["candidates", "fifo", "output_pipe", "spawn"]
 
 _PIPE_SIZE = 1 << 20
 # Made once, before the fork. Those that are caught are reset by execve(2) itself.
@@ -20,24 +20,35 @@ _SIGNALS = tuple(
 )
 
 
-def spawn(argv: list[bytes], env: dict[bytes, bytes], actions: list[tuple[Any, ...]]) -> int:
-    """Start `argv` and return its pid; it is the leader of a new process group.
+def candidates(argv: list[bytes], env: dict[bytes, bytes]) -> list[bytes]:
+    """Where execvp(3) would look for the program, with the PATH of `env`: the places that may hold it.
 
-    The program is found as execvp(3) would, but with the PATH of `env`. Signals are as they are in a
-    new login: none ignored, none blocked. Raises OSError, ValueError.
+    A look is a tenth of the price of a process that fails to exec. A place that is relative to the
+    command's folder cannot be looked at from here and stays.
+    """
+    if not argv:
+        return []
+    program = argv[0]
+    if b"/" in program:
+        return [program]
+    path = env.get(b"PATH", os.fsencode(os.defpath))
+    places = [(folder or b".") + b"/" + program for folder in path.split(b":")]
+    return [place for place in places if not place.startswith(b"/") or os.path.lexists(place)]
+
+
+def spawn(
+    places: list[bytes], argv: list[bytes], env: dict[bytes, bytes], actions: list[tuple[Any, ...]]
+) -> int:
+    """Start `argv` from the first of `places` that can be, and return its pid.
+
+    It is the leader of a new process group. Signals are as they are in a new login: none ignored, none
+    blocked. Raises OSError, ValueError.
     """
     if not argv:
         raise ValueError("there is no program to run")
-    program = argv[0]
-    candidates = [program]
-    if b"/" not in program:
-        path = env.get(b"PATH", os.fsencode(os.defpath))
-        candidates = [(folder or b".") + b"/" + program for folder in path.split(b":")]
     denied = False
-    for candidate in candidates:
+    for candidate in places:
         try:
-            # A look is a tenth of the price of a process that fails to exec.
-            os.stat(candidate)
             return os.posix_spawn(
                 candidate,
                 argv,

@@ -30,7 +30,7 @@ from mcp_tasks.executors.ending import TreeEnd
 from mcp_tasks.executors.exit_record import ExitRecord, json_object, signal_name
 from mcp_tasks.executors.feed import Feed
 from mcp_tasks.executors.readiness import Readiness
-from mcp_tasks.executors.spawning import fifo, output_pipe, spawn
+from mcp_tasks.executors.spawning import candidates, fifo, output_pipe, spawn
 
 __all__ = ["stand_by"]
 
@@ -124,6 +124,8 @@ class Supervisor:
         try:
             # While the server writes the claim. Its word finds everything but the command in place.
             self._open_pipes()
+            self._places = candidates(self._message["argv"], self._message["env"])
+            self._capture = self._new_capture()
         except OSError as error:
             self._vanish()
             self._answer("unprepared", error.errno or 0, os.strerror(error.errno or 0))
@@ -181,13 +183,15 @@ class Supervisor:
             except OSError:
                 return
 
-    def _start(self) -> bool:
-        self._capture = Capture(
+    def _new_capture(self) -> Capture:
+        return Capture(
             self._folder,
             self._message["max_output_bytes"],
             keep_tail=self._message["on_output_limit"] == "keep_tail",
             min_free=self._message["min_free_bytes"],
         )
+
+    def _start(self) -> bool:
         self._started_mono = time.monotonic()
         self._started_at = time.time_ns() // 1_000_000
         # First, so that a launch that is still there has never been started.
@@ -234,7 +238,7 @@ class Supervisor:
                 actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
             os.chdir(self._message["cwd"])
             try:
-                command = spawn(self._message["argv"], self._message["env"], actions)
+                command = spawn(self._places, self._message["argv"], self._message["env"], actions)
             finally:
                 os.fchdir(self._folder)
         finally:

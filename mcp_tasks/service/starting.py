@@ -48,6 +48,9 @@ class Starting:
         self, caller: Caller, request: RunCommand, task: Task, condition: Condition, *, reused: bool
     ) -> View:
         wait_ms = request.wait_ms
+        if wait_ms == 0 and not (reused or request.clear_finished or isinstance(task.state, Pending)):
+            # Whoever does not wait at all has seen nothing of it, and neither have we.
+            return self._desk.presenter.unseen(task, max_wait_ms=caller.max_wait_ms)
         if wait_ms is None:
             wait_ms = caller.max_wait_ms if waits_for_more(request) else _RUN_WAIT_MS
         sight, wait = await self._desk.wait(caller, task.key, condition, wait_ms)

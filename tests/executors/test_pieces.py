@@ -271,7 +271,7 @@ def test_a_record_that_cannot_be_written_is_not_there(
 
 def test_nothing_cannot_be_started() -> None:
     with pytest.raises(ValueError, match="no program"):
-        spawning.spawn([], {}, [])
+        spawning.spawn([], [], {}, [])
 
 
 def test_a_pipe_is_as_wide_as_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
