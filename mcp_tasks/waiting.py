@@ -14,9 +14,9 @@ import anyio.to_thread
 
 from mcp_tasks.models import TaskKey
 from mcp_tasks.output import Cursor, RunOutput
+from mcp_tasks.output.search import Match, PatternWatch
 from mcp_tasks.ports import Executor, Store
 from mcp_tasks.reconcile import Reconciler, Sight
-from mcp_tasks.search import Match, PatternWatch
 from mcp_tasks.views import Wait
 
 __all__ = ["Condition", "Progress", "Waiting"]

@@ -10,8 +10,8 @@ from mcp_tasks.cli.calling import CHUNK_MS
 from mcp_tasks.cli.printing import ByteSink
 
 if TYPE_CHECKING:
-    from mcp_tasks.capture import RunOutput
     from mcp_tasks.models import Task
+    from mcp_tasks.output.captured import RunOutput
     from mcp_tasks.service import Caller, Service
 
 __all__ = ["OutputCopy"]
@@ -74,7 +74,7 @@ class OutputCopy:
 
     async def follow(self, service: Service, caller: Caller, task_id: str) -> Task:
         """Copy until the task is over, and return it."""
-        from mcp_tasks.capture import Cursor
+        from mcp_tasks.output.captured import Cursor
         from mcp_tasks.requests import PollTask
 
         while True:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mcp_tasks.ansi import neutralise
+from mcp_tasks.output.ansi import neutralise
 
 __all__ = [
     "ByteSink",

@@ -19,11 +19,11 @@ from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults, absolute
 from mcp_tasks.models import TASK_ID, SessionKey, Task, TaskKey
 from mcp_tasks.output import Cursor
+from mcp_tasks.output.search import PatternWatch, compile_pattern
 from mcp_tasks.ports import Executor, Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.requests import PollTask, RunCommand, SendInput
-from mcp_tasks.search import PatternWatch, compile_pattern
 from mcp_tasks.views import Wait
 from mcp_tasks.waiting import Condition, Progress, Waiting
 

@@ -10,8 +10,8 @@ from mcp_tasks.models import FINAL_STATES, TASK_ID, Task, TaskKey
 from mcp_tasks.output import Cursor, OutputView, view_head_tail, view_lines, view_new, view_range
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import GetResult, ListTasks, PollTask, SearchOutput
-from mcp_tasks.searching import search_tasks
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
+from mcp_tasks.service.searching import search_tasks
 from mcp_tasks.views import fitting
 
 __all__ = ["Reading"]

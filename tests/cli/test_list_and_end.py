@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks import ansi
 from mcp_tasks.cli.endings import exit_code_of
+from mcp_tasks.output import ansi
 from tests.cli.conftest import CommandLine
 from tests.waiting import wait_until
 

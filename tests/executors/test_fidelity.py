@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.capture import RunOutput
 from mcp_tasks.models import Exited
+from mcp_tasks.output.captured import RunOutput
 from tests.executors.rig import Rig
 
 

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from mcp_tasks.capture import RunOutput
 from mcp_tasks.models import Cancelled, Exited, OutputLimit, TimedOut
+from mcp_tasks.output.captured import RunOutput
 from tests.executors.rig import Rig
 from tests.waiting import wait_until
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, Final, NamedTuple
 
-from mcp_tasks.ansi import origin, without_escapes
 from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.output.ansi import origin, without_escapes
 
 __all__ = ["LONGEST_TEXT", "Found", "Pattern", "compile_pattern", "last_piece", "line_text"]
 

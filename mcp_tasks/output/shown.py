@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from mcp_tasks.capture import STREAMS, Cursor, RunOutput, Stream
-from mcp_tasks.excerpts import (
+from mcp_tasks.output.captured import STREAMS, Cursor, RunOutput, Stream
+from mcp_tasks.output.excerpts import (
     LEAST,
     Ansi,
     Encoding,

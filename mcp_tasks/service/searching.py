@@ -9,9 +9,9 @@ from typing import Any
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.models import TASK_ID, Task
 from mcp_tasks.output import RunOutput
+from mcp_tasks.output.search import BUDGET, Hit, Position, compile_pattern, search_run
 from mcp_tasks.ports import Store
 from mcp_tasks.requests import SearchOutput
-from mcp_tasks.search import BUDGET, Hit, Position, compile_pattern, search_run
 
 __all__ = ["search_tasks"]
 

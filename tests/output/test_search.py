@@ -13,12 +13,11 @@ import re2  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_tasks import scans
-from mcp_tasks.ansi import origin, without_escapes
 from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.output import Cursor, RunOutput, Stream
-from mcp_tasks.patterns import line_text
-from mcp_tasks.search import BUDGET, Hit, Order, PatternWatch, Position, compile_pattern, search_run
+from mcp_tasks.output import Cursor, RunOutput, Stream, scans
+from mcp_tasks.output.ansi import origin, without_escapes
+from mcp_tasks.output.patterns import line_text
+from mcp_tasks.output.search import BUDGET, Hit, Order, PatternWatch, Position, compile_pattern, search_run
 
 NEVER = float("inf")
 LINES = st.lists(

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from mcp_tasks.capture import RunOutput, Stream
-from mcp_tasks.patterns import Pattern, last_piece, line_text
+from mcp_tasks.output.captured import RunOutput, Stream
+from mcp_tasks.output.patterns import Pattern, last_piece, line_text
 
 __all__ = [
     "DONE",

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
-from mcp_tasks.ansi import without_escapes
-from mcp_tasks.capture import STREAMS, Cursor, RunOutput, Stream, base36, parse_base36
 from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.patterns import Pattern, compile_pattern
-from mcp_tasks.scans import (
+from mcp_tasks.output.ansi import without_escapes
+from mcp_tasks.output.captured import STREAMS, Cursor, RunOutput, Stream, base36, parse_base36
+from mcp_tasks.output.patterns import Pattern, compile_pattern
+from mcp_tasks.output.scans import (
     DONE,
     REACH,
     Batch,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_tasks.ansi import neutralise, origin, reaches_into, strip, unfinished, without_escapes
+from mcp_tasks.output.ansi import neutralise, origin, reaches_into, strip, unfinished, without_escapes
 
 SEQUENCES = [
     b"\x1b[1;31m",

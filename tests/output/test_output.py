@@ -126,7 +126,7 @@ def test_a_segment_that_vanishes_between_listing_and_opening_is_a_hole(
             path.unlink(missing_ok=True)
         return real_open(path, flags)
 
-    monkeypatch.setattr("mcp_tasks.capture.os.open", open_after_the_supervisor_deleted)
+    monkeypatch.setattr("mcp_tasks.output.captured.os.open", open_after_the_supervisor_deleted)
     assert output.read("stdout", 5, 10) == (8, b"89")
 
 
@@ -142,7 +142,7 @@ def test_unreadable_output_is_said_without_its_path(tmp_path: Path, monkeypatch:
     def refuse(path: Path, flags: int) -> int:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("mcp_tasks.capture.os.open", refuse)
+    monkeypatch.setattr("mcp_tasks.output.captured.os.open", refuse)
     with pytest.raises(StoreUnavailable) as caught:
         output.read("stdout", 0, 1)
     assert str(tmp_path) not in str(caught.value)

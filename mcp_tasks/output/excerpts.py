@@ -7,8 +7,8 @@ import codecs
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from mcp_tasks.ansi import LONGEST_SEQUENCE, reaches_into, strip, unfinished
-from mcp_tasks.capture import RunOutput, Stream
+from mcp_tasks.output.ansi import LONGEST_SEQUENCE, reaches_into, strip, unfinished
+from mcp_tasks.output.captured import RunOutput, Stream
 
 __all__ = [
     "LEAST",
