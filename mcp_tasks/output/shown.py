@@ -29,14 +29,10 @@ from mcp_tasks.output.excerpts import (
 )
 
 __all__ = [
-    "STREAMS",
     "Ansi",
-    "Cursor",
     "Encoding",
     "OutputView",
-    "RunOutput",
     "Shown",
-    "Stream",
     "view_head_tail",
     "view_lines",
     "view_new",
