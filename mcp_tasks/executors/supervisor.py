@@ -439,13 +439,13 @@ class Supervisor:
         self._stop_being_busy()
 
     def _stop_being_busy(self) -> None:
-        """Wake whoever waits for the end, and free the place among the running."""
-        if self._alive is not None:
-            os.close(self._alive)
-            self._alive = None
+        """Free the place among the running, then wake whoever waits for the end: he may want the place."""
         if self._slot is not None:
             os.close(self._slot)
             self._slot = None
+        if self._alive is not None:
+            os.close(self._alive)
+            self._alive = None
 
     def _write_record(self, reason: str, message: str) -> None:
         """Write the exit record: the only authority on how the run ended, written once."""

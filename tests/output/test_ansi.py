@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,15 +86,14 @@ def test_every_searchable_byte_is_known_by_its_place_before_the_sequences_were_d
         "a\rb\n\x1b]x",
     ],
 )
+@pytest.mark.timeout(60)  # quadratic work would take many minutes
 def test_a_megabyte_of_hostile_input_takes_linear_time(unit: str) -> None:
     text = "x" * 200_000 + unit * (1_000_000 // len(unit))
-    before = time.process_time()
-    strip(text)
-    neutralise(text)
+    assert strip(text)
+    assert neutralise(text)
     without_escapes(text.encode())
     origin(text.encode(), len(text))
     unfinished(text.encode())
-    assert time.process_time() - before < 3
 
 
 @pytest.mark.parametrize("sequence", SEQUENCES)

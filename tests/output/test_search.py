@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from itertools import count
 from pathlib import Path
 
@@ -384,13 +383,13 @@ def test_a_part_of_a_line_that_begins_before_it_is_marked_as_cut() -> None:
 
 @pytest.mark.parametrize("pattern", ["%", "^$", "$", "A*", r"\A\d", "100%$"])
 @pytest.mark.parametrize("unit", [b"\r", b"10%\r", b"a\r\r\r", b"\x1b[K\r", b"\r\n", b"10%\r\x1b[K"])
+@pytest.mark.timeout(60)  # quadratic work would take many minutes
 def test_lines_of_many_pieces_take_linear_time(tmp_path: Path, unit: bytes, pattern: str) -> None:
     output = captured(tmp_path, unit * (200_000 // len(unit)))
-    before = time.process_time()
     for order in ("oldest", "newest"):
-        search_run(output, compile_pattern(pattern), order=order, deadline=NEVER)
+        page = search_run(output, compile_pattern(pattern), order=order, deadline=NEVER)
+        assert page.scanned_bytes
     PatternWatch(output, compile_pattern(pattern), Cursor(1)).advance()
-    assert time.process_time() - before < 2
 
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
@@ -502,19 +501,17 @@ def test_a_watch_passes_a_hole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["oldest", "newest"])
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(x+x+)+y", "(?i)error|fail"])
+@pytest.mark.timeout(60)  # quadratic work would take many minutes
 def test_searching_is_linear_and_fast(tmp_path: Path, order: Order, pattern: str) -> None:
     output = captured(tmp_path, (b"a" * 99 + b"!\n") * 200_000)
-    before = time.process_time()
     assert pages(output, pattern, order) == []
-    assert time.process_time() - before < 2
 
 
+@pytest.mark.timeout(60)  # quadratic work would take many minutes
 def test_a_pattern_that_is_heavy_to_search_for_gets_smaller_blocks(tmp_path: Path) -> None:
     heavy = compile_pattern("(.{0,30}a){0,30}zz")
     assert heavy.block < compile_pattern("error").block // 8
     output = captured(tmp_path, b"ab" * (1 << 16))
-    before = time.process_time()
     page = search_run(output, heavy, order="oldest", deadline=0)
     assert page.more
     assert PatternWatch(output, heavy, Cursor(1)).advance() is None
-    assert time.process_time() - before < 10

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -83,9 +82,7 @@ def test_a_lock_whose_holder_was_killed_is_free_at_once(tmp_path: Path, which: s
         waiting.start()
         assert not entered.wait(0.05)
         holder.kill()
-        killed = time.monotonic()
-        assert entered.wait(5)
-        assert time.monotonic() - killed < 2
+        assert entered.wait(2)
         waiting.join()
 
 
