@@ -223,8 +223,9 @@ def _text_with(path: Path, client: Client, entry: Mapping[str, Any], before: byt
     document = _toml(plain, path) if client.format == "toml" else _json(plain, path)
     try:
         merged = _merged(client, document, entry)
-    except TypeError:
-        raise _refused(path, f"has something else than a table as {client.section}") from None
+    except (TypeError, ValueError):
+        # ValueError: a TOML table that is written inline takes no table into itself.
+        raise _refused(path, f"has something else than an open table as {client.section}") from None
     if client.format == "json" and before is not None and merged == document:
         return before
     rendered = _rendered(client, merged, _indent_of(plain))

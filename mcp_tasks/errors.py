@@ -15,6 +15,7 @@ __all__ = [
     "RevisionConflict",
     "SessionNotFound",
     "SpawnFailed",
+    "StoreBusy",
     "StoreUnavailable",
     "TaskNotFinished",
     "TaskNotFound",
@@ -107,6 +108,10 @@ class StoreUnavailable(TasksError):
     """The store cannot be read or written now."""
 
     code = "store_unavailable"
+
+
+class StoreBusy(StoreUnavailable):
+    """Somebody else holds a lock of the store for very long; whether he will write is not known."""
 
 
 class ReadOnly(TasksError):

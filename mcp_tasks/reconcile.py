@@ -45,7 +45,7 @@ class Reconciler:
         """Bring the record up to what is true, durably, whoever else does the same. Returns it."""
         while True:
             stored = self._store.load(key)
-            sight = self._seen(stored)
+            sight = self._seen(stored, thorough=True)
             if sight.task is stored:
                 return stored
             try:
@@ -56,7 +56,8 @@ class Reconciler:
                 self._executor.tidy(self._folder(settled))
             return settled
 
-    def _seen(self, task: Task) -> Sight:
+    def _seen(self, task: Task, *, thorough: bool = False) -> Sight:
+        """`thorough` looks for survivors of a killed supervisor, which takes time."""
         if not isinstance(task.state, Running):
             return Sight(task, None)
         seen = self._executor.observe(self._folder(task))
@@ -68,7 +69,8 @@ class Reconciler:
                     return Sight(transition(task, Returned(self._clock.now_ms())), None)
                 case Gone(reason):
                     return Sight(
-                        transition(task, Vanished(self._clock.now_ms(), self._why(task, reason))), seen
+                        transition(task, Vanished(self._clock.now_ms(), self._why(task, reason, thorough))),
+                        seen,
                     )
                 case _:
                     return Sight(task, seen)
@@ -84,11 +86,10 @@ class Reconciler:
             and self._executor.is_unstarted(self._folder(task))
         )
 
-    def _why(self, task: Task, reason: str) -> str:
+    def _why(self, task: Task, reason: str, thorough: bool) -> str:
         if isinstance(task.state, Running) and task.state.boot_id != self._clock.boot_id:
             return "the machine was restarted while it ran"
-        survivors = self._executor.background(self._folder(task))
-        if survivors:
+        if thorough and (survivors := self._executor.background(self._folder(task))):
             return f"{reason}; still alive: {', '.join(survivors[:10])}"
         return reason
 

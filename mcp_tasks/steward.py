@@ -50,8 +50,13 @@ async def _see_pending_off(settings: Settings) -> None:
     while await _is_anything_pending(settings):
         try:
             async with open_service(settings) as service:
-                while service.has_pending():  # noqa: ASYNC110 - what changes is in other processes
-                    await anyio.sleep(_LOOK_S)
+                while True:
+                    while service.has_pending():  # noqa: ASYNC110 - what changes is in other processes
+                        await anyio.sleep(_LOOK_S)
+                    # A server that died while it claimed one leaves a task that is pending again.
+                    await service.settle()
+                    if not service.has_pending():
+                        break
         except* StoreUnavailable:
             await anyio.sleep(_LOOK_S)
 

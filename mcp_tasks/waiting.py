@@ -15,7 +15,7 @@ import anyio.to_thread
 from mcp_tasks.models import TaskKey
 from mcp_tasks.output import Cursor, RunOutput
 from mcp_tasks.output.search import Match, PatternWatch
-from mcp_tasks.ports import Executor, Store
+from mcp_tasks.ports import Executor, Starting, Store
 from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.views import Wait
 
@@ -93,7 +93,11 @@ class Waiting:
             result: str | None = self._result(sight, condition, look)
             now = time.monotonic()
             if result is None and now >= (deadline if not look.lags else max(deadline, began + _SEARCH_S)):
-                result = "deadline" if wait_ms else "none"
+                if wait_ms and isinstance(sight.seen, Starting):
+                    # What was seen of it is as old as this wait, and it has begun long ago.
+                    sight = self._reconciler.look(key)
+                    result = self._result(sight, condition, look)
+                result = result or ("deadline" if wait_ms else "none")
             if result is not None:
                 # Looking takes its time too, and is no wait.
                 waited = max(1, int((now - began) * 1000)) if look.paused else 0

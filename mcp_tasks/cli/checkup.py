@@ -88,7 +88,8 @@ def _modes(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "modes", f"it belongs to user {found.st_uid}", "set MCP_TASKS_DIR to your own")
     elif stat.S_IMODE(found.st_mode) & 0o077:
         mode = stat.S_IMODE(found.st_mode)
-        yield Finding("wrong", "modes", f"others may look into it ({mode:04o})", f"chmod 700 {settings.dir}")
+        hint = "a state directory is closed to others when it is used"
+        yield Finding("wrong", "modes", f"others may look into it ({mode:04o})", hint)
     else:
         yield Finding("well", "modes", "yours alone")
 
@@ -184,7 +185,7 @@ def _tasks(store: Store) -> Iterator[Finding]:
     """Whether what is said to run has a supervisor that lives."""
     from mcp_tasks.executors.local import LocalExecutor
     from mcp_tasks.models import Running
-    from mcp_tasks.ports import Gone
+    from mcp_tasks.ports import Ended, Gone
 
     executor = LocalExecutor()
     supervised, pending, gone = 0, 0, []
@@ -192,9 +193,11 @@ def _tasks(store: Store) -> Iterator[Finding]:
         task = store.load(key)
         if not isinstance(task.state, Running):
             pending += not task.is_final
-        elif isinstance(executor.observe(store.run_folder(key, task.run)), Gone):
+            continue
+        seen = executor.observe(store.run_folder(key, task.run))
+        if isinstance(seen, Gone):
             gone.append(key.task_id)
-        else:
+        elif not isinstance(seen, Ended):
             supervised += 1
     executor.close()
     yield Finding("well", "tasks", f"{supervised} run under supervisors, {pending} wait")

@@ -57,7 +57,8 @@ class LocalExecutor:
         self._link.warm_up()
 
     def park(self, folder: Path, launch: Launch) -> None:
-        """See `ports.Executor`. Raises StoreUnavailable."""
+        """See `ports.Executor`. Raises StoreUnavailable, InvalidArgument."""
+        to_wire(launch, folder)  # what could never be launched is not kept
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             with open(os.open(folder / "launch", flags, 0o600), "wb") as target:
@@ -137,6 +138,10 @@ class LocalExecutor:
         while (left := survivors.marked(folder.name.partition(".")[0])) and time.monotonic() < deadline:
             time.sleep(_ORPHANS_PAUSE_S)
         return left
+
+    def end_survivors(self, folder: Path) -> list[str]:
+        """See `ports.Executor`."""
+        return survivors.end(folder.name.partition(".")[0], _ORPHANS_S)
 
     def lingers(self, folder: Path) -> bool:
         """See `ports.Executor`."""

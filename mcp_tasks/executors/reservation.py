@@ -16,6 +16,8 @@ from mcp_tasks.ports import Started
 __all__ = ["LocalReservation"]
 
 _ANSWER_S = 20.0
+_PAUSES_S = (0.0, 0.02, 0.1)
+_NOBODY: tuple[object, ...] = ("gone",)
 
 
 class LocalReservation:
@@ -44,22 +46,25 @@ class LocalReservation:
     def go(self) -> Started:
         """See `ports.Reservation`. Raises SpawnFailed, StoreUnavailable: both mean that nothing ran."""
         try:
-            if not self._is_ready():
-                # Launcher or supervisor was killed before the word, so nothing ran: once more with new ones.
+            for pause in _PAUSES_S:
+                answer = self._start() if self._is_ready() else _NOBODY
+                if answer != _NOBODY:
+                    break
+                # Launcher or supervisor was killed before the word, so nothing ran: again with new ones.
+                # One that is just dying may still take the frame, hence more than once.
+                time.sleep(pause)
                 self._reply, gone = self._send(), self._reply
                 if gone is not None:
                     gone.close()
-                if not self._is_ready():
-                    raise _no_supervisor()
-            match self._start():
+            else:
+                raise _no_supervisor()
+            match answer:
                 case ("started", int(pid), int(started_at)):
                     return Started(started_at, pid)
                 case ("failed", str()):
                     return Started(0, None)
                 case ("unprepared", int(number), str(message)):
                     raise unavailable(OSError(number, message))
-                case ("gone",):
-                    raise _no_supervisor()
                 case _:
                     # The supervisor has been told to go and has said no more. Whether the command ran
                     # is for the run folder to tell, not for us to guess.
@@ -102,7 +107,7 @@ class LocalReservation:
             self._reply.sendall(b"G")
         except OSError:
             # The supervisor left before the word. It may have said why.
-            return self._answer() or ("gone",)
+            return self._answer() or _NOBODY
         try:
             return self._answer()
         except TimeoutError:

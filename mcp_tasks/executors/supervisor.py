@@ -115,6 +115,7 @@ class Supervisor:
         # Whether somebody asked, after the end, that what was left behind be ended too.
         self._dismissed = False
         self._orphaned = False
+        self._is_astray = False
 
     # -- the life of a run -------------------------------------------------------------------------
 
@@ -134,6 +135,13 @@ class Supervisor:
             for name in _PIPES:
                 _unlink(name)
             self._vanish()
+            return
+        try:
+            # First, so that a launch that is still there has never been started.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink("launch")
+        except OSError as error:
+            self._answer("unprepared", error.errno or 0, os.strerror(error.errno or 0))
             return
         if self._start():
             self._watch()
@@ -194,14 +202,15 @@ class Supervisor:
     def _start(self) -> bool:
         self._started_mono = time.monotonic()
         self._started_at = time.time_ns() // 1_000_000
-        # First, so that a launch that is still there has never been started.
-        _unlink("launch")
         try:
             self._command = self._spawn()
         except (OSError, ValueError) as error:
             message = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-            program = b"".join(self._message["argv"][:1]).decode("utf-8", "backslashreplace")
-            self._write_record("spawn_failed", f"{program[:100]} could not be started: {message}")
+            # Its name is not repeated: a whole line given as a program may hold a secret.
+            what = (
+                "the directory cannot be entered" if self._is_astray else "the program could not be started"
+            )
+            self._write_record("spawn_failed", f"{what}: {message}")
             self._stop_being_busy()
             self._answer("failed", message)
             return False
@@ -216,8 +225,8 @@ class Supervisor:
             self._record.make_room()
         except OSError as error:
             # Nothing of what the command does could be kept.
-            self._detail = f"there is no room for its exit record ({os.strerror(error.errno or 0)})"
-            self._end("output_limit", self._message["grace_ms"])
+            detail = f"there is no room for its exit record ({os.strerror(error.errno or 0)})"
+            self._end("output_limit", self._message["grace_ms"], detail)
         return True
 
     def _spawn(self) -> int:
@@ -236,7 +245,9 @@ class Supervisor:
                 actions.append((os.POSIX_SPAWN_DUP2, reader, 0))
             else:
                 actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
+            self._is_astray = True
             os.chdir(self._message["cwd"])
+            self._is_astray = False
             try:
                 command = spawn(self._places, self._message["argv"], self._message["env"], actions)
             finally:
@@ -345,8 +356,7 @@ class Supervisor:
             )
         except OutputFull as full:
             if not self._recorded:
-                self._detail = str(full)
-                self._end("output_limit", self._message["grace_ms"])
+                self._end("output_limit", self._message["grace_ms"], str(full))
         return size
 
     def _on_signal(self) -> None:
@@ -354,8 +364,7 @@ class Supervisor:
         self._reap()
         self._tree_end.look_now()
         if told_to_end:
-            self._detail = "its supervisor was told to end"
-            self._end("cancelled", self._message["grace_ms"])
+            self._end("cancelled", self._message["grace_ms"], "its supervisor was told to end")
 
     def _reap(self) -> bool:
         """Collect every child that has ended; whether any child is left."""
@@ -378,8 +387,7 @@ class Supervisor:
         if self._lifeline is not None:
             self._readiness.off(self._lifeline)
         self._orphaned = True
-        self._detail = "its server ended"
-        self._end("cancelled", self._message["grace_ms"])
+        self._end("cancelled", self._message["grace_ms"], "its server ended")
 
     def _hear(self) -> None:
         # A request that is taken after the command has ended by itself must not change its end.
@@ -412,11 +420,11 @@ class Supervisor:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def _end(self, reason: Reason, grace_ms: int) -> None:
+    def _end(self, reason: Reason, grace_ms: int, detail: str = "") -> None:
         """Begin to end the whole tree; what was asked for first names the outcome."""
         # Output that could not be kept is never a success, not even after the command's own end.
         if self._reason is None and (self._status is None or reason == "output_limit"):
-            self._reason = reason
+            self._reason, self._detail = reason, detail
         self._dismissed = self._recorded
         self._tree_end.begin(grace_ms, self._command)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
 
-__all__ = ["below", "marked"]
+__all__ = ["below", "end", "marked"]
+
+_PAUSE_S = 0.02
 
 
 def below(supervisor: int) -> list[str]:
@@ -32,6 +35,22 @@ def marked(task_id: str) -> list[str]:
             if process.environ().get("MCP_TASKS_TASK") == task_id and (named := _named(process)):
                 found.append(named)
     return found
+
+
+def end(task_id: str, seconds: float) -> list[str]:
+    """Kill the processes that carry the mark of a task; returns those that are left after `seconds`."""
+    import psutil
+
+    deadline = time.monotonic() + seconds
+    while True:
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("MCP_TASKS_TASK") == task_id:
+                    # psutil looks once more whether it is still the same process.
+                    process.kill()
+        if not (left := marked(task_id)) or time.monotonic() >= deadline:
+            return left
+        time.sleep(_PAUSE_S)
 
 
 def _named(process: psutil.Process) -> str:

@@ -6,7 +6,9 @@ cancels a task.
 
 from __future__ import annotations
 
-from mcp_tasks.errors import InvalidArgument, TaskNotFound
+from contextlib import suppress
+
+from mcp_tasks.errors import InvalidArgument, TaskNotFound, TasksError
 from mcp_tasks.models import TASK_ID, Task
 from mcp_tasks.output import RunOutput
 from mcp_tasks.requests import (
@@ -110,6 +112,15 @@ class Service:
         unfinished = len(self._desk.store.unfinished())
         report = f"{sessions} sessions and {tasks} tasks, {unfinished} of them not finished"
         return "; ".join([report, *self._desk.store.problems()])
+
+    async def settle(self) -> None:
+        """Bring every record that is not final up to what is true."""
+        await self._desk.blocking(self._settle)
+
+    def _settle(self) -> None:
+        for key in self._desk.store.unfinished():
+            with suppress(TasksError):
+                self._desk.reconciler.settle(key)
 
     def has_pending(self) -> bool:
         """Whether any task of the store waits for its turn."""

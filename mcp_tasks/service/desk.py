@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import signal as signals
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import anyio.to_thread
 
 from mcp_tasks.admission import Admission
 from mcp_tasks.clock import Clock
-from mcp_tasks.errors import TaskNotFound
+from mcp_tasks.errors import StoreUnavailable, TaskNotFound
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults, absolute
 from mcp_tasks.models import TASK_ID, SessionKey, Task, TaskKey
@@ -28,6 +29,8 @@ from mcp_tasks.views import Wait
 from mcp_tasks.waiting import Condition, Progress, Waiting
 
 __all__ = ["Caller", "Desk", "View", "clamp", "signal_number", "waits_for_more"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 View = dict[str, Any]
@@ -131,7 +134,12 @@ class Desk:
                 continue
             if cwd is not None and task.spec.cwd != cwd:
                 continue
-            yield self.reconciler.look_at(task)
+            try:
+                yield self.reconciler.look_at(task)
+            except StoreUnavailable as error:
+                # One run that cannot be read does not hide the others.
+                log.warning("a run cannot be read: %s", error)
+                yield Sight(task, None)
 
 
 def waits_for_more(request: RunCommand | PollTask | SendInput) -> bool:

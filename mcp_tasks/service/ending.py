@@ -80,6 +80,8 @@ class Ending:
                 continue
             folder = self._desk.folder(task)
             if task.is_final and not self._desk.executor.lingers(folder):
+                if task.state_name == "lost":
+                    await self._desk.blocking(self._desk.executor.end_survivors, folder)
                 return sight
             if not asked:
                 # A run that is just being started has no control pipe yet: ask again until it has one.

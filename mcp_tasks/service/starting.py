@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 
 from mcp_tasks.admission import CannotWait
-from mcp_tasks.errors import KeyConflict, StoreUnavailable, TasksError
+from mcp_tasks.errors import KeyConflict, StoreBusy, StoreUnavailable, TaskNotFound, TasksError
 from mcp_tasks.launches import launch_of, same_request, spec_of
 from mcp_tasks.lifecycle import submitted
 from mcp_tasks.models import Pending, Task, TaskKey
@@ -39,6 +39,11 @@ class Starting:
                 self._desk.keeping.keep(task)
         try:
             return await self._seen(caller, request, task, condition_of(task, None), reused=reused)
+        except TaskNotFound:
+            if not reused:
+                raise
+            # What the key named was cleared in this moment, so the key is free.
+            return await self.run_command(caller, request)
         except (TasksError, OSError) as error:
             # An error would say that the command did not run, and it does.
             log.warning("a task was started and cannot be looked at now: %s", error)
@@ -83,7 +88,8 @@ class Starting:
             if held is None:
                 raise
             return held, True
-        except CannotWait:
+        except (CannotWait, StoreBusy):
+            # The store is well. Run elsewhere, the command might run twice: here too, once it is free.
             raise
         except StoreUnavailable as error:
             # Nothing ran, and nothing durable can be promised. The command still runs, supervised, for

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.errors import StoreBusy
 from mcp_tasks.stores.durable import unavailable
 
 __all__ = ["ProcessLock"]
@@ -60,7 +60,7 @@ class ProcessLock:
         finally:
             self._threads.release()
 
-    def _too_long(self) -> StoreUnavailable:
-        return StoreUnavailable(
+    def _too_long(self) -> StoreBusy:
+        return StoreBusy(
             f"the store has been locked by others for {self._wait_seconds:g} s", "try again in a moment"
         )

@@ -26,6 +26,10 @@ _log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOST_PROBLEMS = 1000
+# What a state directory may hold before it has its store.json: the work of a process that was killed.
+_OURS = frozenset(
+    ("store", "sessions", "active", "pending", "slots", "quarantine", "trash", "boot", "admission", "steward")
+)
 
 
 def boot_id() -> str:
@@ -152,6 +156,18 @@ class StateFolder:
             raise durable.UnsafeFile(
                 "the state directory belongs to another user",
                 "set MCP_TASKS_DIR to a folder of your own, or run as its owner",
+            )
+
+        self._refuse_foreign(found)
+
+    def _refuse_foreign(self, found: os.stat_result) -> None:
+        """Leave a folder alone that has another purpose. It would be closed to others, and filled."""
+        if os.path.lexists(self.path("store.json")):
+            return
+        foreign = [name for name in os.listdir(self.root) if name.lstrip(".").split(".")[0] not in _OURS]
+        if foreign or found.st_mode & (stat.S_ISVTX | stat.S_IWOTH):
+            raise durable.UnsafeFile(
+                "the folder is used for something else, or by everybody", "set MCP_TASKS_DIR to a new folder"
             )
 
     def _belongs_to_us(self) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mcp_tasks.executors import survivors
 from mcp_tasks.models import Exited
 from mcp_tasks.ports import Ended, Gone, Supervised
 from tests.executors.conftest import MakeRig
@@ -181,9 +182,11 @@ def test_starts_go_on_though_launcher_or_spare_are_killed_each_time(rig: Rig) ->
 
 def test_a_reserved_run_whose_supervisor_is_killed_is_started_by_another(rig: Rig) -> None:
     rig.executor.warm_up()
+    wait_until(lambda: len(rig.family()) == 2, "launcher and spare are there")
     launcher = rig.launcher()
     for process in (launcher, *launcher.children()):
         process.suspend()
+    wait_until(lambda: all(one.status() == "stopped" for one in rig.family()), "both have stopped")
     folder = rig.folder()
     reservation = rig.reserve(folder, rig.launch("echo ran >> ran; exit 3"))
     for process in (*launcher.children(), launcher):
@@ -229,3 +232,15 @@ def test_random_kills_of_supervisors_lose_nothing_but_their_own_runs(rig: Rig) -
         if isinstance(seen, Ended):
             assert seen.finished.outcome == Exited(n % 7)
             assert rig.output(folder) == b"%d\n" % n
+
+
+def test_what_outlived_launcher_and_supervisor_is_ended_when_asked_for(rig: Rig) -> None:
+    folder = rig.folder()
+    mark = folder.name.partition(".")[0]
+    rig.start("trap '' TERM; sleep 300 & sleep 300", folder=folder, env={"MCP_TASKS_TASK": mark})
+    for process in (rig.launcher(), *rig.family()):
+        process.kill()
+    wait_until(lambda: isinstance(rig.executor.observe(folder), Gone), "nobody watches the command")
+    assert survivors.marked(mark)
+    assert rig.executor.end_survivors(folder) == []
+    assert survivors.marked(mark) == []

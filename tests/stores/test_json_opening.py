@@ -340,3 +340,22 @@ def test_the_layout_is_the_one_that_is_documented(root: Path) -> None:
         "trash",
     }
     assert store.run_folder(task.key, 2) == root / "sessions" / OWNER / "mixed^1" / "runs" / f"{name}.2"
+
+
+def test_a_folder_that_serves_another_purpose_is_left_as_it_is(root: Path) -> None:
+    root.mkdir(mode=0o755)
+    (root / "sessions").mkdir(mode=0o755)
+    (root / "precious").write_text("x")
+    with pytest.raises(StoreUnavailable, match="something else"):
+        JsonFileStore(root)
+    assert root.stat().st_mode & 0o777 == 0o755
+    assert sorted(path.name for path in root.iterdir()) == ["precious", "sessions"]
+
+
+def test_a_folder_that_everybody_writes_to_is_left_as_it_is(root: Path) -> None:
+    root.mkdir()
+    root.chmod(0o1777)
+    with pytest.raises(StoreUnavailable, match="everybody"):
+        JsonFileStore(root)
+    assert root.stat().st_mode & 0o7777 == 0o1777
+    assert list(root.iterdir()) == []
