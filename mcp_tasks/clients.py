@@ -268,6 +268,7 @@ def _merged(client: Client, document: Any, entry: Mapping[str, Any]) -> Any:
 
     A TOML document is changed in place, so that it keeps its comments.
     """
+    entry = _kept(document, client.section, entry)
     if client.format == "toml":
         import tomlkit
 
@@ -285,6 +286,20 @@ def _merged(client: Client, document: Any, entry: Mapping[str, Any]) -> Any:
     else:
         _put(document, {client.section: {SERVER: entry}}, dict)
     return document
+
+
+def _kept(document: Any, section: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry, with the flags that somebody has put behind `serve` in the one that is there."""
+    servers = document.get(section)
+    there = servers.get(SERVER) if isinstance(servers, Mapping) else None
+    kept = dict(entry)
+    if not isinstance(there, Mapping):
+        return kept
+    for name in ("args", "command"):
+        ours, theirs = kept.get(name), there.get(name)
+        if isinstance(ours, list) and isinstance(theirs, list) and "serve" in theirs:
+            kept[name] = [*ours, *theirs[theirs.index("serve") + 1 :]]
+    return kept
 
 
 def _put(target: Any, values: Mapping[str, Any], table: Callable[[], Any]) -> None:

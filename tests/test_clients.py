@@ -184,6 +184,18 @@ def test_what_the_user_added_to_the_entry_stays(client: Client) -> None:
     }
 
 
+def test_the_flags_that_the_user_put_behind_serve_stay(home: Path) -> None:
+    client = find_client("cursor")
+    file = client.file()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    theirs = {"command": "/opt/x", "args": ["serve", "--dir", "/data"]}
+    file.write_text(json.dumps({"mcpServers": {"mcp-tasks": theirs}}))
+    merge_into(file, client, client.entry(COMMAND, {}))
+    entry = json.loads(file.read_text())["mcpServers"]["mcp-tasks"]
+    assert entry["command"] != "/opt/x"
+    assert entry["args"][-3:] == ["serve", "--dir", "/data"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
