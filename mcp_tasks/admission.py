@@ -157,12 +157,7 @@ class Admission:
             log.warning("no steward could be started: %s", error)
 
     def _make_folder(self, task: Task) -> Path:
-        folder = self._store.run_folder(task.key, task.run)
-        try:
-            _make_private(folder)
-        except OSError as error:
-            raise StoreUnavailable(f"no run folder can be made ({error.strerror})") from error
-        return folder
+        return self._store.make_run_folder(task.key, task.run)
 
     def has_place(self) -> bool:
         """Whether one more task could run now. Costs less than to look who would be next."""
@@ -243,18 +238,6 @@ class Admission:
     def positions(self) -> dict[TaskKey, int]:
         """Where in the queue the pending tasks stand, 1 for the next."""
         return {key: place for place, key in enumerate(self._store.pending(), 1)}
-
-
-def _make_private(folder: Path) -> None:
-    """Make a folder that is not there yet, and what is missing above it, for its owner only."""
-    try:
-        folder.mkdir(mode=0o700)
-    except FileNotFoundError:
-        _make_private(folder.parent)
-        folder.mkdir(mode=0o700)
-    except FileExistsError:
-        if folder.is_symlink():
-            raise
 
 
 def _remove_empty(folder: Path) -> None:

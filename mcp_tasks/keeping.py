@@ -134,6 +134,12 @@ class Keeping:
             return None
 
     async def _sweep(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._store.sweep)
+        except TasksError as error:
+            log.warning("what killed processes left could not be removed: %s", error)
+        except Exception:
+            log.exception("what killed processes left could not be removed")
         while True:
             try:
                 unfinished = await anyio.to_thread.run_sync(self._store.unfinished)

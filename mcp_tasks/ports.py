@@ -73,8 +73,8 @@ class Store(Protocol):
         """The task that holds an idempotency key in a session."""
         ...
 
-    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
-        """The tasks of a session, newest first, lazily; from those whose id sorts below `before`.
+    def tasks(self, session: SessionKey) -> Iterator[Task]:
+        """The tasks of a session, newest first, lazily.
 
         A session that does not exist has none. A record that cannot be read is left out, set
         aside and named in `problems`.
@@ -101,6 +101,21 @@ class Store(Protocol):
         """Where the output and the exit record of a run live, a folder named `<task id>.<run>`.
 
         Does not create it.
+        """
+        ...
+
+    def make_run_folder(self, key: TaskKey, run: int) -> Path:
+        """Make a run's folder, for its owner only, and return it; the task need not be registered yet.
+
+        No step on the way down may be a link. Raises StoreUnavailable, with nothing written elsewhere.
+        """
+        ...
+
+    def sweep(self) -> None:
+        """Remove what killed processes left; done once in the background after opening.
+
+        That is: old run folders of tasks that are not registered and that nobody holds, and what was
+        parked for tasks that are final by now.
         """
         ...
 

@@ -68,7 +68,7 @@ class FallbackStore:
 
     def locate(self, owner: str, task_id: str) -> TaskKey:
         """See `ports.Store`."""
-        for key in self._diverted:
+        for key in self._diverted.copy():  # other threads change it
             if (key.owner, key.task_id) == (owner, task_id):
                 return key
         return self._primary.locate(owner, task_id)
@@ -88,11 +88,11 @@ class FallbackStore:
         held = self._refuge.find_key(session, key) if self._refuge is not None else None
         return held or self._primary.find_key(session, key)
 
-    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+    def tasks(self, session: SessionKey) -> Iterator[Task]:
         """See `ports.Store`."""
         if self._refuge is None:
-            return self._primary.tasks(session, before=before)
-        both = (self._refuge.tasks(session, before=before), self._primary.tasks(session, before=before))
+            return self._primary.tasks(session)
+        both = (self._refuge.tasks(session), self._primary.tasks(session))
         return heapq.merge(*both, key=lambda task: task.key.task_id, reverse=True)
 
     def unfinished(self) -> list[TaskKey]:
@@ -116,6 +116,14 @@ class FallbackStore:
     def run_folder(self, key: TaskKey, run: int) -> Path:
         """See `ports.Store`."""
         return self._of(key).run_folder(key, run)
+
+    def make_run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `ports.Store`."""
+        return self._of(key).make_run_folder(key, run)
+
+    def sweep(self) -> None:
+        """See `ports.Store`."""
+        self._primary.sweep()
 
     def admission(self) -> AbstractContextManager[object]:
         """See `ports.Store`."""

@@ -26,10 +26,12 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.models import TASK_ID, Session, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.stores import durable
+from mcp_tasks.stores.leftovers import Leftovers
 from mcp_tasks.stores.locks import ProcessLock
 from mcp_tasks.stores.markers import StateMarks
 from mcp_tasks.stores.record_cache import RecordCache
 from mcp_tasks.stores.removal import remove_tree
+from mcp_tasks.stores.run_folders import make_run_folder, run_folder
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
 
@@ -172,13 +174,9 @@ class JsonFileStore:
         """See `Store.find_key`."""
         return self._holder(session, key, locked=False)
 
-    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+    def tasks(self, session: SessionKey) -> Iterator[Task]:
         """See `Store.tasks`."""
-        ids = self._sessions.task_ids(session)
-        if before is not None:
-            ids = [task_id for task_id in ids if task_id < before]
-        ids.sort(reverse=True)
-        return self._loaded(session, ids, locked=False)
+        return self._loaded(session, sorted(self._sessions.task_ids(session), reverse=True), locked=False)
 
     def unfinished(self) -> list[TaskKey]:
         """See `Store.unfinished`. Looks at the marks only, and reads a record when it has changed."""
@@ -198,12 +196,15 @@ class JsonFileStore:
 
     def run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
-        if not TASK_ID.fullmatch(key.task_id):
-            raise TaskNotFound(key.task_id)
-        try:
-            return Path(self._sessions.path(key.session_key), "runs", f"{key.task_id}.{int(run)}")
-        except ValueError:
-            raise TaskNotFound(key.task_id) from None
+        return run_folder(self._state.root, key, run)
+
+    def make_run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `Store.make_run_folder`. One mkdir where the session exists; TaskNotFound as `run_folder`."""
+        return make_run_folder(self._state.root, key, run, self._state.report)
+
+    def sweep(self) -> None:
+        """See `Store.sweep`."""
+        Leftovers(self._state, self._sessions, self.load, self._admission, self._now).remove()
 
     def admission(self) -> AbstractContextManager[None]:
         """See `Store.admission`. Raises StoreUnavailable when it is not to be had within 30 s."""

@@ -204,7 +204,7 @@ class StateMarks:
         now = self._now()
         if now - self._orphans.setdefault(key, now) <= durable.STALE_SECONDS:
             return False
-        del self._orphans[key]
+        self._orphans.pop(key, None)  # another thread may judge the same
         return True
 
     def _remove_stale(self, markers: Markers, key: TaskKey, states: frozenset[StateName]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,8 +13,8 @@ from pathlib import Path
 from mcp_tasks.errors import InvalidArgument, KeyConflict, RevisionConflict, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import SESSION_NAME, TASK_ID, Session, SessionKey, Task, TaskKey
 from mcp_tasks.stores import durable
-from mcp_tasks.stores.folder_names import owner_folder, session_folder
 from mcp_tasks.stores.removal import remove_tree
+from mcp_tasks.stores.run_folders import make_run_folder, run_folder
 
 __all__ = ["MemoryStore"]
 
@@ -29,7 +30,7 @@ class MemoryStore:
         Args:
             root: A private folder that the caller has made and removes; the runs go below it.
         """
-        self._root = root
+        self._root = os.fspath(root)
         self._lock = threading.RLock()
         self._admission = threading.Lock()
         self._sessions: dict[SessionKey, Session] = {}
@@ -131,11 +132,10 @@ class MemoryStore:
             task = self._tasks.get(session, {}).get(self._keys.get((session, key), ""))
         return task if task is not None and task.spec.key == key else None
 
-    def tasks(self, session: SessionKey, *, before: str | None = None) -> Iterator[Task]:
+    def tasks(self, session: SessionKey) -> Iterator[Task]:
         """See `Store.tasks`."""
         with self._lock:
-            tasks = self._tasks.get(session, {})
-            ids = sorted((name for name in tasks if before is None or name < before), reverse=True)
+            ids = sorted(self._tasks.get(session, {}), reverse=True)
         return self._loaded(session, ids)
 
     def unfinished(self) -> list[TaskKey]:
@@ -161,10 +161,14 @@ class MemoryStore:
 
     def run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
-        if not TASK_ID.fullmatch(key.task_id) or not SESSION_NAME.fullmatch(key.session):
-            raise TaskNotFound(key.task_id)
-        session = Path(self._root, "sessions", owner_folder(key.owner), session_folder(key.session))
-        return session / "runs" / f"{key.task_id}.{int(run)}"
+        return run_folder(self._root, key, run)
+
+    def make_run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `Store.make_run_folder`. Raises TaskNotFound as `run_folder` does."""
+        return make_run_folder(self._root, key, run)
+
+    def sweep(self) -> None:
+        """See `Store.sweep`. Nothing here outlives the process that made it."""
 
     def admission(self) -> AbstractContextManager[None]:
         """See `Store.admission`; one process is all there is."""

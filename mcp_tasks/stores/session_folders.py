@@ -128,6 +128,11 @@ class SessionFolders:
                     found.append(SessionKey(known, session))
         return found
 
+    def folders(self) -> list[tuple[str, str]]:
+        """Names of the owner's and the session's folder of each session, be there a record or not."""
+        found = [(owner, name) for owner in self._listed() for name in self._listed(owner)]
+        return [(owner, name) for owner, name in found if session_of_folder(name) is not None]
+
     def owner_of(self, folder: str, session_name: str) -> str | None:
         """The owner that a folder belongs to, read from a session's record where the name is a hash."""
         owner = owner_of_folder(folder)

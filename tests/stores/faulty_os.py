@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
-from mcp_tasks.stores import durable, json_files, markers, removal, session_folders, state_folder
+from mcp_tasks.stores import (
+    durable,
+    json_files,
+    leftovers,
+    markers,
+    removal,
+    session_folders,
+    state_folder,
+)
 
-MODULES = (durable, json_files, markers, removal, session_folders, state_folder)
+MODULES = (durable, json_files, leftovers, markers, removal, session_folders, state_folder)
 
 CALLS = frozenset(
     {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from mcp_tasks.errors import InvalidArgument, KeyConflict, RevisionConflict, TaskNotFound
+from mcp_tasks.errors import InvalidArgument, KeyConflict, RevisionConflict, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import (
     Cancelled,
     DependencyFailed,
@@ -232,6 +234,52 @@ def test_the_run_folder_may_be_made_before_the_task_is_created(store: Store) -> 
     assert (store.run_folder(task.key, 1) / "stdout").read_bytes() == b"early"
 
 
+def test_a_run_folder_is_made_for_its_owner_only_and_may_be_there_already(store: Store) -> None:
+    task = running("its-own")
+    before = os.umask(0o777)
+    try:
+        folder = store.make_run_folder(task.key, 1)
+    finally:
+        os.umask(before)
+    assert folder == store.run_folder(task.key, 1)
+    assert {place.stat().st_mode & 0o777 for place in (folder, *folder.parents[:4])} == {0o700}
+    (folder / "stdout").write_bytes(b"early")
+    assert store.make_run_folder(task.key, 1) == folder
+    store.create(task)
+    assert (folder / "stdout").read_bytes() == b"early"
+    with pytest.raises(TaskNotFound):
+        store.make_run_folder(replace(task.key, task_id="../x"), 1)
+    with pytest.raises(TaskNotFound):
+        store.make_run_folder(replace(task.key, session=".."), 1)
+
+
+@pytest.mark.parametrize("step", ["runs", "session", "owner", "run"])
+def test_no_run_folder_is_made_through_a_planted_link(store: Store, tmp_path: Path, step: str) -> None:
+    task = running()
+    folder = store.make_run_folder(task.key, 1)
+    store.create(task)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    planted = folder.parents[["runs", "session", "owner"].index(step)] if step != "run" else folder
+    planted.rename(tmp_path / "aside")
+    planted.symlink_to(elsewhere)
+    with pytest.raises(StoreUnavailable, match="link"):
+        store.make_run_folder(task.key, 1)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_sweeping_leaves_alone_what_is_used(store: Store) -> None:
+    tasks = [pending(), running(), finished(running())]
+    for task in tasks:
+        (store.make_run_folder(task.key, 1) / "stdout").write_bytes(b"x")
+        store.create(task)
+    early = store.make_run_folder(pending().key, 1)
+    store.sweep()
+    assert [store.run_folder(task.key, 1).joinpath("stdout").exists() for task in tasks] == [True] * 3
+    assert early.exists()
+    assert store.problems() == []
+
+
 def test_run_folders_of_different_runs_tasks_and_sessions_are_apart(store: Store) -> None:
     one, two = pending("Mixed"), pending("mixed")
     twin = TaskKey(OWNER, "mixed", one.key.task_id)
@@ -265,13 +313,11 @@ def test_an_idempotency_key_is_held_after_the_end_and_free_after_the_clearing(st
     assert store.find_key(SESSION, str(first.spec.key)) == second
 
 
-def test_tasks_come_newest_first_and_from_below_a_given_one(store: Store) -> None:
+def test_tasks_come_newest_first(store: Store) -> None:
     tasks = [pending() for _ in range(7)]
     for task in tasks[::2] + tasks[1::2]:
         store.create(task)
     assert list(store.tasks(SESSION)) == tasks[::-1]
-    assert list(store.tasks(SESSION, before=tasks[3].key.task_id)) == tasks[2::-1]
-    assert list(store.tasks(SESSION, before=tasks[0].key.task_id)) == []
 
 
 def test_a_task_that_is_cleared_during_a_listing_is_left_out_of_its_rest(store: Store) -> None:

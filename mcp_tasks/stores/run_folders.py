@@ -1,0 +1,50 @@
+"""Where a run folder lies below the root of a store, and how it is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mcp_tasks.errors import TaskNotFound
+from mcp_tasks.models import SESSION_NAME, TASK_ID, TaskKey
+from mcp_tasks.stores import durable
+from mcp_tasks.stores.folder_names import owner_folder, session_folder
+
+__all__ = ["make_run_folder", "run_folder"]
+
+
+def run_folder(root: str, key: TaskKey, run: int) -> Path:
+    """`<root>/sessions/<owner>/<session>/runs/<task id>.<run>`. Raises TaskNotFound for what cannot be."""
+    return Path(root, *_way(key), f"{key.task_id}.{int(run)}")
+
+
+def make_run_folder(root: str, key: TaskKey, run: int, report: durable.Report | None = None) -> Path:
+    """Make a run folder, and what is missing above it, for its owner only; it may be there already.
+
+    Args:
+        root: Must exist.
+        key: The task, registered or not.
+        run: Its number, from 1.
+        report: Told in a sentence when wider modes had to be narrowed.
+
+    Raises:
+        TaskNotFound: The names cannot be.
+        UnsafeFile: A step on the way, or the folder, is a link, a file or another user's.
+        StoreUnavailable: The kernel refused.
+    """
+    way = _way(key)
+    try:
+        durable.real_folder(root, *way)
+    except FileNotFoundError:
+        place = root
+        for name in way:
+            place = f"{place}/{name}"
+            durable.make_private_folder(place, report)
+    folder = run_folder(root, key, run)
+    durable.make_private_folder(folder, report)
+    return folder
+
+
+def _way(key: TaskKey) -> tuple[str, ...]:
+    if not TASK_ID.fullmatch(key.task_id) or not SESSION_NAME.fullmatch(key.session):
+        raise TaskNotFound(key.task_id)
+    return "sessions", owner_folder(key.owner), session_folder(key.session), "runs"
