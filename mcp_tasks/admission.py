@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import (
+    InvalidArgument,
     LimitReached,
     RevisionConflict,
     SpawnFailed,
@@ -24,7 +25,7 @@ from mcp_tasks.errors import (
     TaskNotFound,
     TasksError,
 )
-from mcp_tasks.lifecycle import Claimed, Refused, Withdrawn, transition
+from mcp_tasks.lifecycle import Claimed, Refused, Returned, Withdrawn, transition
 from mcp_tasks.models import Pending, SessionKey, SpawnFailure, Task, TaskKey
 from mcp_tasks.ports import Executor, Launch, Store
 
@@ -112,7 +113,11 @@ class Admission:
         try:
             reservation.go()
         except (SpawnFailed, StoreUnavailable):
-            self._store.delete(claimed.key)
+            try:
+                self._store.delete(claimed.key)
+            except StoreUnavailable as error:
+                # It stays as a task that is lost, which is true of it.
+                log.warning("a task that could not be started could not be removed: %s", error)
             raise
         return claimed
 
@@ -204,10 +209,11 @@ class Admission:
         except StoreUnavailable as error:
             if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
                 raise  # for want of a descriptor, say: it may be read the next time
-            outcome = SpawnFailure(error.message, "start it again")
-            self._executor.tidy(folder)
-            return self._store.replace(transition(task, Refused(self._clock.now_ms(), outcome)))
-        reservation = self._executor.reserve(folder, launch, self._store.slots, self._limits.running)
+            return self._refuse(task, folder, error)
+        try:
+            reservation = self._executor.reserve(folder, launch, self._store.slots, self._limits.running)
+        except InvalidArgument as error:
+            return self._refuse(task, folder, error)
         if reservation is None:
             return None
         try:
@@ -220,11 +226,17 @@ class Admission:
         try:
             reservation.go()
         except (SpawnFailed, StoreUnavailable) as error:
-            outcome = SpawnFailure(error.message, error.hint)
-            refused = self._store.replace(transition(claimed, Refused(self._clock.now_ms(), outcome)))
-            self._executor.tidy(folder)
-            return refused
+            # Nothing ran, and the launch is still there: it is the next one's turn to try.
+            self._store.replace(transition(claimed, Returned(self._clock.now_ms(), error.message)))
+            raise
         return claimed
+
+    def _refuse(self, task: Task, folder: Path, error: TasksError) -> Task:
+        """End a pending task that can never be started."""
+        outcome = SpawnFailure(error.message, error.hint or "start it again")
+        refused = self._store.replace(transition(task, Refused(self._clock.now_ms(), outcome)))
+        self._executor.tidy(folder)
+        return refused
 
     def withdraw(self, task: Task, reason: str) -> Task | None:
         """Cancel a pending task. None when somebody claimed it first."""

@@ -243,6 +243,10 @@ class Executor(Protocol):
         """Get ready, so that the first command does not wait."""
         ...
 
+    def end_survivors(self, folder: Path) -> list[str]:
+        """Kill what a supervisor that was killed left of its command; returns what is left even so."""
+        ...
+
     def lingers(self, folder: Path) -> bool:
         """Whether the run's supervisor lives and takes requests, be the command over or not."""
         ...
