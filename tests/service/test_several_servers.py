@@ -46,7 +46,7 @@ async def test_a_task_outlives_its_server_and_ends_while_none_runs(tmp_path: Pat
         task_id = await agent.start(f"echo before; sleep 0.3; echo after; touch {tmp_path}/over")
     with anyio.fail_after(10):
         while not (tmp_path / "over").exists():  # noqa: ASYNC110 - the command knows nothing of events
-            await anyio.sleep(0.02)
+            await anyio.sleep(0.02)  # sleep: between two looks at a file, bounded above
     async with open_agent(tmp_path / "state") as agent:
         view = await agent.poll(task_id, wait_ms=LONG_MS)
         assert (view["state"], view["stdout"]) == ("completed", "before\nafter\n")
