@@ -89,7 +89,7 @@ def test_every_searchable_byte_is_known_by_its_place_before_the_sequences_were_d
 @pytest.mark.timeout(60)  # quadratic work would take many minutes
 def test_a_megabyte_of_hostile_input_takes_linear_time(unit: str) -> None:
     text = "x" * 200_000 + unit * (1_000_000 // len(unit))
-    assert strip(text)
+    assert len(strip(text)) <= len(text)
     assert neutralise(text)
     without_escapes(text.encode())
     origin(text.encode(), len(text))
