@@ -1,7 +1,8 @@
-"""Records as bytes: one JSON envelope with a version, a kind and the value.
+"""Records as bytes: one JSON envelope with a version, a kind, a checksum and the value.
 
-`{"schema": 1, "kind": "task", "task": {...}}`. The version is looked at before anything else, so
-that a record of a newer program is told apart from a broken one and is never touched.
+`{"schema": 2, "kind": "task", "crc32": "…", "task": {...}}`. The version is looked at before anything
+else, so that a record of a newer program is told apart from a broken one and is never touched. The
+checksum is that of the value as it was written; it finds what went bad on the disk, and no forger.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
+from zlib import crc32
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from mcp_tasks.errors import InvalidArgument, LimitReached, StoreUnavailable, TasksError
-from mcp_tasks.models import Session, Task
+from mcp_tasks.models import Plan, Session, Task
 
 __all__ = [
     "MAX_RECORD_BYTES",
@@ -23,14 +25,16 @@ __all__ = [
     "BrokenRecord",
     "Migration",
     "NewerSchema",
+    "decode_plan",
     "decode_session",
     "decode_task",
+    "encode_plan",
     "encode_session",
     "encode_task",
     "unwrap",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 """The version that this program writes."""
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -38,7 +42,13 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 Migration: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
-MIGRATIONS: Mapping[int, Migration] = {}
+
+def _unchanged(envelope: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 added fields, all of which have the defaults that version 1 meant."""
+    return envelope
+
+
+MIGRATIONS: Mapping[int, Migration] = {1: _unchanged}
 """For every older version the function that lifts an envelope to the next one."""
 
 _SHOWN_ERRORS = 3
@@ -93,6 +103,16 @@ def decode_session(data: bytes) -> Session:
     return _decode(_session_adapter(), "session", data)
 
 
+def encode_plan(plan: Plan) -> bytes:
+    """Render a plan as one line of JSON. Raises as `encode_task` does."""
+    return _encode(_plan_adapter(), "plan", plan)
+
+
+def decode_plan(data: bytes) -> Plan:
+    """Read what `encode_plan` wrote. Raises as `decode_task` does."""
+    return _decode(_plan_adapter(), "plan", data)
+
+
 def unwrap(
     data: bytes, kind: str, *, schema: int | None = None, migrations: Mapping[int, Migration] | None = None
 ) -> Any:
@@ -134,6 +154,8 @@ def unwrap(
         raise BrokenRecord(f"kind: expected {kind!r}, found {envelope.get('kind')!r:.80}")
     if kind not in envelope:
         raise BrokenRecord(f"{kind}: missing")
+    if "crc32" in envelope and envelope["crc32"] != _checksum(to_json(envelope[kind])).decode():
+        raise BrokenRecord(f"{kind}: it is not what was written, its checksum differs")
     return envelope[kind]
 
 
@@ -155,8 +177,22 @@ def _session_adapter() -> TypeAdapter[Session]:
 
 
 @cache
+def _plan_adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)
+
+
+@cache
 def _prefix(kind: str) -> bytes:
-    return b'{"schema":%d,"kind":"%s","%s":' % (SCHEMA, kind.encode(), kind.encode())
+    return b'{"schema":%d,"kind":"%s","crc32":"' % (SCHEMA, kind.encode())
+
+
+@cache
+def _infix(kind: str) -> bytes:
+    return b'","%s":' % kind.encode()
+
+
+def _checksum(body: bytes) -> bytes:
+    return b"%08x" % crc32(body)
 
 
 def _encode(adapter: TypeAdapter[T], kind: str, value: T) -> bytes:
@@ -168,17 +204,20 @@ def _encode(adapter: TypeAdapter[T], kind: str, value: T) -> bytes:
         ) from error
     if len(body) > MAX_RECORD_BYTES - 100:
         raise LimitReached(f"the {kind} is larger than {MAX_RECORD_BYTES} bytes", "shorten its command")
-    return _prefix(kind) + body + b"}\n"
+    return b"".join((_prefix(kind), _checksum(body), _infix(kind), body, b"}\n"))
 
 
 def _decode(adapter: TypeAdapter[T], kind: str, data: bytes) -> T:
-    prefix = _prefix(kind)
-    if data.startswith(prefix) and data.endswith(b"}\n"):
+    prefix, infix = _prefix(kind), _infix(kind)
+    begin = len(prefix) + 8 + len(infix)
+    if data.startswith(prefix) and data.startswith(infix, begin - len(infix)) and data.endswith(b"}\n"):
         # Our own spelling needs no second parse. Whatever is odd about it is found by the long way.
-        try:
-            return adapter.validate_json(data[len(prefix) : -2], strict=True)
-        except ValidationError:
-            pass
+        body = data[begin:-2]
+        if data[len(prefix) : len(prefix) + 8] == _checksum(body):
+            try:
+                return adapter.validate_json(body, strict=True)
+            except ValidationError:
+                pass
     body = unwrap(data, kind)
     try:
         return adapter.validate_json(to_json(body), strict=True)

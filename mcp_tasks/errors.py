@@ -9,7 +9,9 @@ __all__ = [
     "InvalidArgument",
     "KeyConflict",
     "LimitReached",
+    "MessageNotFound",
     "NotSupported",
+    "PlanNotFound",
     "PolicyDenied",
     "ReadOnly",
     "RevisionConflict",
@@ -69,9 +71,32 @@ class TaskNotFound(TasksError):
 
 
 class SessionNotFound(TasksError):
-    """No such session."""
+    """No such session; the same words whether it never existed or is another's."""
 
     code = "session_not_found"
+
+    def __init__(self, session: str) -> None:
+        super().__init__(f"no session {session!r}", "list_sessions shows the sessions that there are")
+
+
+class PlanNotFound(TasksError):
+    """No such plan in the session."""
+
+    code = "plan_not_found"
+
+    def __init__(self, plan_id: str) -> None:
+        super().__init__(f"no plan {plan_id!r} in this session", "session_info shows the plans of a session")
+
+
+class MessageNotFound(TasksError):
+    """No such live message in the journal of the session."""
+
+    code = "message_not_found"
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(
+            f"no message {message_id!r} in this journal", "read_journal shows the messages and their ids"
+        )
 
 
 class KeyConflict(TasksError):
@@ -129,4 +154,4 @@ class NotSupported(TasksError):
 class RevisionConflict(TasksError):
     """Another writer changed the record since it was read; read it again and decide anew."""
 
-    code = "internal"
+    code = "revision_conflict"

@@ -19,6 +19,7 @@ __all__ = [
     "Environment",
     "Ms",
     "Name",
+    "Names",
     "Pattern",
     "PositiveMs",
     "SessionName",
@@ -131,6 +132,7 @@ Cwd: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_directory)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 Pattern: TypeAlias = Annotated[str, Field(min_length=1, max_length=10_000)]
 SignalName: TypeAlias = Annotated[str, AfterValidator(signal_name)]
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_sequence), Field(max_length=1_000)]
 TaskIds: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_sequence), Field(max_length=1_000)]
 Until: TypeAlias = Literal["exit", "output", "idle", "pattern"]
 Show: TypeAlias = Literal["new", "tail", "none"]

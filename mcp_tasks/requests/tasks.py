@@ -1,18 +1,10 @@
-"""What can be asked of the service: one frozen model per tool, the same for MCP, CLI and library.
-
-The models are strict: an integer is an integer. What models of language type loosely on the wire
-is put right by `mcp_tasks.server.arguments` before it comes here. A request that is not well formed
-raises InvalidArgument, which names the parameter and what would be right and never repeats a value.
-
-Times are milliseconds. A default that depends on other fields or on the configuration is None here
-and resolved by the service.
-"""
+"""The requests of the tools for tasks: the core and the standard set."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from pydantic import model_validator as _model_validator
 
 from mcp_tasks.errors import InvalidArgument
@@ -23,9 +15,9 @@ from mcp_tasks.parameters import (
     Environment,
     Ms,
     Name,
+    Names,
     Pattern,
     PositiveMs,
-    SessionName,
     Shell,
     Show,
     SignalName,
@@ -34,7 +26,7 @@ from mcp_tasks.parameters import (
     Until,
     ViewBytes,
 )
-from mcp_tasks.refusals import refusal
+from mcp_tasks.requests.request import Request
 
 __all__ = [
     "CancelTask",
@@ -42,35 +34,11 @@ __all__ = [
     "GetResult",
     "ListTasks",
     "PollTask",
-    "Request",
     "RunCommand",
     "SearchOutput",
     "SendInput",
     "WaitTasks",
 ]
-
-
-class Request(BaseModel):
-    """What every request has in common: strict, frozen, and silent about the values it refuses.
-
-    Attributes:
-        session: The session as the caller named it; who calls the service resolves it into a Caller.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    tool: ClassVar[str]
-    """Name of the MCP tool that carries this request."""
-
-    session: SessionName | None = None
-
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            # `from None`: the original would show the values in a traceback.
-            first = error.errors(include_url=False, include_input=True)[0]
-            raise refusal(first, self.tool, type(self).model_fields) from None
 
 
 class _Waiting(Request):
@@ -109,6 +77,7 @@ class RunCommand(_Waiting):
         wait_ms: None means 1,000, or the longest wait where `until`, `pattern` or `idle_ms` is given.
         max_output_bytes: None means the configured limit, 0 none.
         after: Ids of the tasks that must complete first.
+        secrets: Names of the variables in `env` whose values must appear in no record.
     """
 
     tool = "run_command"
@@ -131,6 +100,7 @@ class RunCommand(_Waiting):
     after: TaskIds = ()
     retries: Annotated[int, Field(ge=0, le=1_000)] = 0
     delay_ms: Ms = 0
+    secrets: Names = ()
 
     @_model_validator(mode="after")
     def _consistent(self) -> RunCommand:

@@ -12,8 +12,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
+from mcp_tasks.models.sessions import SessionKey
+
 __all__ = [
-    "DEFAULT_SESSION",
     "FINAL_STATES",
     "Cancelled",
     "Change",
@@ -25,8 +26,6 @@ __all__ = [
     "OutputLimit",
     "Pending",
     "Running",
-    "Session",
-    "SessionKey",
     "Signalled",
     "SpawnFailure",
     "Spec",
@@ -37,20 +36,10 @@ __all__ = [
     "TimedOut",
 ]
 
-DEFAULT_SESSION = "default"
-SESSION_NAME = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,128}", re.ASCII)
 TASK_ID = re.compile(r"[0-9a-z]{36}", re.ASCII)
 
 StateName: TypeAlias = Literal["pending", "running", "completed", "failed", "cancelled", "lost"]
 FINAL_STATES: frozenset[StateName] = frozenset({"completed", "failed", "cancelled", "lost"})
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class SessionKey:
-    """Who owns a session and what it is called; the unit of isolation."""
-
-    owner: str
-    session: str
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -65,15 +54,6 @@ class TaskKey:
     def session_key(self) -> SessionKey:
         """The session that the task belongs to."""
         return SessionKey(self.owner, self.session)
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A durable workspace that an agent comes back to."""
-
-    key: SessionKey
-    created_at: int
-    revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +132,15 @@ Outcome: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Registered and waiting for a place among the running."""
+    """Registered and waiting: for a place among the running, or for what the task is held by.
 
+    Attributes:
+        run: Number of the run that comes next; above 1 after a run that is to be retried.
+        not_before: Milliseconds since the epoch before which it does not start; None for at once.
+    """
+
+    run: int = 1
+    not_before: int | None = None
     kind: Literal["pending"] = "pending"
 
 
@@ -205,6 +192,11 @@ class Spec:
         command: One line for people, secrets redacted.
         fingerprint: Salted hash of everything that `key` compares.
         max_output_bytes: Over both streams; 0 means no limit.
+        after: Ids of tasks of the same session that must be final first.
+        after_failure: What becomes of it when one of those did not complete: `stop` ends it as
+            DependencyFailed, `continue` starts it all the same.
+        retries: How many more runs there are when one fails.
+        plan: Id of the plan that it belongs to; it does not start before that plan is registered.
     """
 
     command: str
@@ -217,6 +209,10 @@ class Spec:
     grace_ms: int = 5000
     max_output_bytes: int = 0
     on_output_limit: Literal["kill", "keep_tail"] = "kill"
+    after: tuple[str, ...] = ()
+    after_failure: Literal["stop", "continue"] = "stop"
+    retries: int = 0
+    plan: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +247,19 @@ class Task:
 
     @property
     def run(self) -> int:
-        """Number of the newest run, 1 for a task that has not run yet."""
-        return 1 if isinstance(self.state, Pending) else self.state.run
+        """Number of the newest run, or of the one that is to come."""
+        return self.state.run
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is pending and waits for more than a place: a moment, other tasks, its plan."""
+        match self.state:
+            case Pending(run, not_before):
+                return not_before is not None or (
+                    run == 1 and (bool(self.spec.after) or self.spec.plan is not None)
+                )
+            case _:
+                return False
 
 
 def outcome_state(outcome: Outcome) -> StateName:

@@ -1,17 +1,13 @@
-"""The contracts between the use cases and what carries them out, all on one page.
-
-Everything here is synchronous and blocking: the service calls it from worker threads.
-"""
+"""The contract of what runs commands."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from mcp_tasks.models import Finished, Session, SessionKey, Task, TaskKey
+from mcp_tasks.models import Finished
 
 __all__ = [
     "Ended",
@@ -22,114 +18,8 @@ __all__ = [
     "Reservation",
     "Started",
     "Starting",
-    "Store",
     "Supervised",
 ]
-
-
-class Store(Protocol):
-    """Keeps the records of sessions and tasks. Safe for many threads and many processes.
-
-    A method that writes returns only when the write would survive a power cut (unless `durable`
-    is false), and changes nothing when it raises. Each may raise StoreUnavailable, which means
-    that the write did not happen.
-    """
-
-    durable: bool
-    """Whether records outlive this process."""
-
-    slots: Path
-    """Folder of the lock files that count the running, for all servers of the store."""
-
-    def create(self, task: Task) -> None:
-        """Register a new task, and its session where that is new.
-
-        Where the task has an idempotency key (`spec.key`), the call is refused with KeyConflict
-        if a task of the session holds that key; whoever calls resolves that with `find_key`.
-        """
-        ...
-
-    def load(self, key: TaskKey) -> Task:
-        """Read one task. Raises TaskNotFound."""
-        ...
-
-    def locate(self, owner: str, task_id: str) -> TaskKey:
-        """Find a task id in any of the owner's sessions. Raises TaskNotFound."""
-        ...
-
-    def replace(self, task: Task) -> Task:
-        """Compare and set: write `task` if the stored revision is still `task.revision`.
-
-        Returns the task as stored, its revision one higher. Raises RevisionConflict where another
-        writer was faster, TaskNotFound where the task has been cleared.
-        """
-        ...
-
-    def delete(self, key: TaskKey) -> int:
-        """Remove a task: record, key, run folders. Returns the bytes freed. Raises TaskNotFound."""
-        ...
-
-    def find_key(self, session: SessionKey, key: str) -> Task | None:
-        """The task that holds an idempotency key in a session."""
-        ...
-
-    def tasks(self, session: SessionKey) -> Iterator[Task]:
-        """The tasks of a session, newest first, lazily.
-
-        A session that does not exist has none. A record that cannot be read is left out, set
-        aside and named in `problems`.
-        """
-        ...
-
-    def unfinished(self) -> list[TaskKey]:
-        """The tasks of all sessions that are not final, oldest first. Cheap with many final ones."""
-        ...
-
-    def pending(self) -> list[TaskKey]:
-        """The tasks of all sessions that are pending, oldest first. Next to free when there are none."""
-        ...
-
-    def count_tasks(self) -> int:
-        """How many tasks there are, without reading them."""
-        ...
-
-    def sessions(self, owner: str | None = None) -> list[Session]:
-        """All sessions, or those of one owner, by name."""
-        ...
-
-    def run_folder(self, key: TaskKey, run: int) -> Path:
-        """Where the output and the exit record of a run live, a folder named `<task id>.<run>`.
-
-        Does not create it.
-        """
-        ...
-
-    def make_run_folder(self, key: TaskKey, run: int) -> Path:
-        """Make a run's folder, for its owner only, and return it; the task need not be registered yet.
-
-        No step on the way down may be a link. Raises StoreUnavailable, with nothing written elsewhere.
-        """
-        ...
-
-    def sweep(self) -> None:
-        """Remove what killed processes left; done once in the background after opening.
-
-        That is: old run folders of tasks that are not registered and that nobody holds, and what was
-        parked for tasks that are final by now.
-        """
-        ...
-
-    def admission(self) -> AbstractContextManager[object]:
-        """Hold the store-wide right to decide which pending task runs next."""
-        ...
-
-    def problems(self) -> list[str]:
-        """What was found broken since the store was opened, one sentence each."""
-        ...
-
-    def close(self) -> None:
-        """Give back what the store holds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

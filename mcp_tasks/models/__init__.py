@@ -1,0 +1,87 @@
+"""What is true, as frozen values: no input or output.
+
+A state carries only the facts that are true in it; how a task ended is a type of its own.
+Moments are integer milliseconds since the Unix epoch, durations are integer milliseconds.
+"""
+
+from __future__ import annotations
+
+from mcp_tasks.models.journals import Connection, Draft, JournalFigures, Message, MessageRole
+from mcp_tasks.models.sessions import (
+    DEFAULT_SESSION,
+    SESSION_NAME,
+    Closed,
+    Open,
+    Plan,
+    PlanKey,
+    Role,
+    Session,
+    SessionKey,
+    SessionState,
+    Share,
+    Workspace,
+)
+from mcp_tasks.models.tasks import (
+    FINAL_STATES,
+    TASK_ID,
+    Cancelled,
+    Change,
+    DependencyFailed,
+    Exited,
+    Finished,
+    Lost,
+    Outcome,
+    OutputLimit,
+    Pending,
+    Running,
+    Signalled,
+    SpawnFailure,
+    Spec,
+    State,
+    StateName,
+    Task,
+    TaskKey,
+    TimedOut,
+    outcome_state,
+)
+
+__all__ = [
+    "DEFAULT_SESSION",
+    "FINAL_STATES",
+    "SESSION_NAME",
+    "TASK_ID",
+    "Cancelled",
+    "Change",
+    "Closed",
+    "Connection",
+    "DependencyFailed",
+    "Draft",
+    "Exited",
+    "Finished",
+    "JournalFigures",
+    "Lost",
+    "Message",
+    "MessageRole",
+    "Open",
+    "Outcome",
+    "OutputLimit",
+    "Pending",
+    "Plan",
+    "PlanKey",
+    "Role",
+    "Running",
+    "Session",
+    "SessionKey",
+    "SessionState",
+    "Share",
+    "Signalled",
+    "SpawnFailure",
+    "Spec",
+    "State",
+    "StateName",
+    "Task",
+    "TaskKey",
+    "TimedOut",
+    "Workspace",
+    "outcome_state",
+]

@@ -1,0 +1,117 @@
+"""The contract of what keeps journals, activity and connections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from mcp_tasks.models import Connection, Draft, JournalFigures, Message, MessageRole, SessionKey
+
+__all__ = ["Journal"]
+
+
+class Journal(Protocol):
+    """Keeps what was said and done in sessions. Safe for many threads and many processes.
+
+    A method that writes returns when the write would survive a power cut, `note` and `touch` excepted.
+    Each may raise StoreUnavailable, which means that the write did not happen.
+    """
+
+    def append(self, drafts: Sequence[Draft]) -> list[Message]:
+        """Add messages, all or none, in this order. Raises MessageNotFound for an unknown parent."""
+        ...
+
+    def note(self, draft: Draft) -> None:
+        """Add an automatic entry soon, together with others, without waiting; never raises."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until what was noted is written, or could not be."""
+        ...
+
+    def read(
+        self,
+        session: SessionKey,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = 100,
+        newest_first: bool = False,
+        role: MessageRole | None = None,
+        task_id: str | None = None,
+    ) -> list[Message]:
+        """A page of live messages; `before` and `after` are sequence numbers, exclusive."""
+        ...
+
+    def load(self, session: SessionKey, message_id: str) -> Message:
+        """One live message. Raises MessageNotFound."""
+        ...
+
+    def thread(self, session: SessionKey, message_id: str) -> list[Message]:
+        """The whole tree that a message belongs to, in order. Raises MessageNotFound."""
+        ...
+
+    def branch(self, session: SessionKey, message_id: str) -> list[Message]:
+        """The messages from the first of its thread down to this one. Raises MessageNotFound."""
+        ...
+
+    def edit(self, session: SessionKey, message_id: str, text: str, at: int) -> Message:
+        """Give a message another text and keep the old one. Raises MessageNotFound."""
+        ...
+
+    def versions(self, session: SessionKey, message_id: str) -> list[tuple[int, str]]:
+        """Moment and text of each version, oldest first. Raises MessageNotFound."""
+        ...
+
+    def search(
+        self, session: SessionKey, text: str, *, limit: int = 50, before: int | None = None
+    ) -> list[Message]:
+        """Live messages with all these words, newest first."""
+        ...
+
+    def prune(self, session: SessionKey, keep: int) -> int:
+        """Fold the oldest messages until at most `keep` are live; returns how many were folded.
+
+        What is folded is kept, compressed, behind a `summary` message that stands in its place.
+        """
+        ...
+
+    def everything(self, session: SessionKey) -> Iterator[Message]:
+        """Every message, folded ones included, oldest first, lazily."""
+        ...
+
+    def restore(self, session: SessionKey, messages: Iterator[Message]) -> int:
+        """Take messages over as they are (import, migration); those that are there already are skipped."""
+        ...
+
+    def delete(self, session: SessionKey) -> int:
+        """Forget the journal of a session; returns how many messages went."""
+        ...
+
+    def figures(self, session: SessionKey) -> JournalFigures:
+        """Statistics of a journal; zeros for a session that has none."""
+        ...
+
+    def touch(self, session: SessionKey, at: int) -> None:
+        """Note that a session is being used; soon, and not durably. Never raises."""
+        ...
+
+    def active_at(self, sessions: Sequence[SessionKey]) -> Mapping[SessionKey, int]:
+        """When sessions were used last; those that never were are left out."""
+        ...
+
+    def connect(self, connection: Connection) -> None:
+        """Note who attached, or that it was seen again or has ended (same id)."""
+        ...
+
+    def connections(self, owner: str, session: str | None = None, *, limit: int = 20) -> list[Connection]:
+        """The newest connections of an owner, or of one session of his, newest first."""
+        ...
+
+    def problems(self) -> list[str]:
+        """What was found broken since it was opened, one sentence each."""
+        ...
+
+    def close(self) -> None:
+        """Write what was noted, and give back what is held."""
+        ...
