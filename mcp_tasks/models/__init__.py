@@ -6,7 +6,7 @@ Moments are integer milliseconds since the Unix epoch, durations are integer mil
 
 from __future__ import annotations
 
-from mcp_tasks.models.journals import Connection, Draft, JournalFigures, Message, MessageRole
+from mcp_tasks.models.journals import Connection, Draft, JournalFigures, Message, MessageRole, Version
 from mcp_tasks.models.sessions import (
     DEFAULT_SESSION,
     SESSION_NAME,
@@ -82,6 +82,7 @@ __all__ = [
     "Task",
     "TaskKey",
     "TimedOut",
+    "Version",
     "Workspace",
     "outcome_state",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
-from mcp_tasks.models import Connection, Draft, JournalFigures, Message, MessageRole, SessionKey
+from mcp_tasks.models import Connection, Draft, JournalFigures, Message, MessageRole, SessionKey, Version
 
-__all__ = ["Journal"]
+__all__ = ["Entry", "Journal"]
+
+Entry: TypeAlias = Draft | Callable[[], Draft | None]
+"""What is noted: an entry, or what makes one later, in another thread; None where there is nothing to note."""
 
 
 class Journal(Protocol):
@@ -15,14 +18,22 @@ class Journal(Protocol):
 
     A method that writes returns when the write would survive a power cut, `note` and `touch` excepted.
     Each may raise StoreUnavailable, which means that the write did not happen.
+
+    Messages are live or folded: `prune` takes the oldest ones out of the live ones and leaves a message
+    of the role `summary` in their place. `read`, `thread` and `branch` know of folded ones when told to
+    look there, and leave the summaries out then; the others know live ones only.
     """
 
     def append(self, drafts: Sequence[Draft]) -> list[Message]:
         """Add messages, all or none, in this order. Raises MessageNotFound for an unknown parent."""
         ...
 
-    def note(self, draft: Draft) -> None:
-        """Add an automatic entry soon, together with others, without waiting; never raises."""
+    def note(self, entry: Entry) -> None:
+        """Add an automatic entry soon, together with others, without waiting; never raises.
+
+        What is noted survives the end of this process, but for a moment no power cut. Where more is
+        noted than can be written, the newest entries are left out and counted in `problems`.
+        """
         ...
 
     def flush(self) -> None:
@@ -39,19 +50,20 @@ class Journal(Protocol):
         newest_first: bool = False,
         role: MessageRole | None = None,
         task_id: str | None = None,
+        folded: bool = False,
     ) -> list[Message]:
-        """A page of live messages; `before` and `after` are sequence numbers, exclusive."""
+        """A page of messages; `before` and `after` are sequence numbers, exclusive."""
         ...
 
     def load(self, session: SessionKey, message_id: str) -> Message:
         """One live message. Raises MessageNotFound."""
         ...
 
-    def thread(self, session: SessionKey, message_id: str) -> list[Message]:
+    def thread(self, session: SessionKey, message_id: str, *, folded: bool = False) -> list[Message]:
         """The whole tree that a message belongs to, in order. Raises MessageNotFound."""
         ...
 
-    def branch(self, session: SessionKey, message_id: str) -> list[Message]:
+    def branch(self, session: SessionKey, message_id: str, *, folded: bool = False) -> list[Message]:
         """The messages from the first of its thread down to this one. Raises MessageNotFound."""
         ...
 
@@ -59,8 +71,8 @@ class Journal(Protocol):
         """Give a message another text and keep the old one. Raises MessageNotFound."""
         ...
 
-    def versions(self, session: SessionKey, message_id: str) -> list[tuple[int, str]]:
-        """Moment and text of each version, oldest first. Raises MessageNotFound."""
+    def versions(self, session: SessionKey, message_id: str) -> list[Version]:
+        """Each text that a message has had, oldest first, the present one last. Raises MessageNotFound."""
         ...
 
     def search(
@@ -77,11 +89,15 @@ class Journal(Protocol):
         ...
 
     def everything(self, session: SessionKey) -> Iterator[Message]:
-        """Every message, folded ones included, oldest first, lazily."""
+        """Every message with its versions, folded ones too, oldest first, lazily; no summaries."""
         ...
 
-    def restore(self, session: SessionKey, messages: Iterator[Message]) -> int:
-        """Take messages over as they are (import, migration); those that are there already are skipped."""
+    def restore(self, session: SessionKey, messages: Iterable[Message]) -> int:
+        """Take messages over, all or none (import, migration); returns how many.
+
+        Id, moments and versions stay. One whose id is there already is skipped. A sequence number
+        stays where it comes after all that are there; otherwise the next one is given.
+        """
         ...
 
     def delete(self, session: SessionKey) -> int:
