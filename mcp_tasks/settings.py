@@ -37,6 +37,7 @@ ToolSet = Literal["core", "standard", "full"]
 
 _SIZE = re.compile(r"\s*(\d{1,18})\s*(?:([KMGT])i?B?|B)?\s*", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_DAYS_WORDS = "a number of days, or never"
 _SIZE_WORDS = "a number of bytes, or one with a unit such as 500MiB or 8GiB"
 
 
@@ -75,6 +76,12 @@ def _bytes(value: object) -> object:
     return value
 
 
+def _never(value: object) -> object:
+    """Read the word for no limit; None cannot be written in the environment or in TOML."""
+    return None if isinstance(value, str) and value.strip().lower() == "never" else value
+
+
+_Days = Annotated[Annotated[float, Field(ge=0, le=36_500)] | None, BeforeValidator(_never)]
 _Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=2**62)]
 
 
@@ -92,9 +99,15 @@ class Settings(BaseSettings):
         max_wait_ms: Longest time that one call waits.
         max_output_bytes: Of one task, over both streams; 0 means no limit.
         min_free_bytes: Of the disk, under which no output is written and no task is taken.
-        archive_days: Age in days at which finished sessions are archived; None means never.
-        retention_days: Age in days at which archived ones are removed; None means never.
+        archive_days: Days without use after which a session is archived; None means never.
+        retention_days: Days after which an archive is removed; None means never.
+        journal_days: Days without use after which a journal is folded; None means never.
+        journal_limit: Live messages of a journal, beyond which the oldest are folded; 0 means no limit.
+        cleanup_hour: Local hour from which on the cleanup of the day is due.
+        backups: How many backups are kept.
         auto_save: False keeps everything in memory.
+        key: What secrets at rest are sealed with; None means the key file or the keyring.
+        key_file: None means a file in the platform's configuration directory.
 
     Raises:
         InvalidArgument: A setting is unknown or wrong; the message names it and its source.
@@ -127,11 +140,22 @@ class Settings(BaseSettings):
     )
     max_output_bytes: _Size = Field(default=8 * 2**30, description=f"{_SIZE_WORDS}; 0 for no limit")
     min_free_bytes: _Size = Field(default=2**30, description=f"{_SIZE_WORDS}; 0 for no limit")
-    archive_days: float | None = Field(default=None, ge=0, le=36_500, description="a number of days")
-    retention_days: float | None = Field(default=None, ge=0, le=36_500, description="a number of days")
+    archive_days: _Days = Field(default=30.0, description=_DAYS_WORDS)
+    retention_days: _Days = Field(default=None, description=_DAYS_WORDS)
+    journal_days: _Days = Field(default=7.0, description=_DAYS_WORDS)
+    journal_limit: int = Field(
+        default=200, ge=0, le=10_000_000, description="an integer from 0 to 10000000; 0 for no limit"
+    )
+    cleanup_hour: int = Field(default=3, ge=0, le=23, description="an hour from 0 to 23")
+    backups: int = Field(default=7, ge=1, le=100_000, description="an integer from 1 to 100000")
     auto_save: bool = Field(default=True, description="on or off")
     tools: ToolSet = Field(default="standard", description="core, standard or full")
     token: SecretStr | None = Field(default=None, description="a text that is hard to guess")
+    key: SecretStr | None = Field(
+        default=None, description="32 bytes in base64 (several with commas between), or a passphrase"
+    )
+    key_file: Path | None = Field(default=None, description="the path of a file outside of the state directory")
+    key_source: Literal["file", "keyring"] = Field(default="file", description="file or keyring")
 
     def __init__(self, **given: Any) -> None:
         arguments = {name: value for name, value in given.items() if value is not None}
@@ -157,10 +181,10 @@ class Settings(BaseSettings):
         """Argument, environment, file; no .env of whatever folder the server is started in."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, _read_file())
 
-    @field_validator("dir")
+    @field_validator("dir", "key_file")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return Path(os.path.abspath(_expanded(value)))
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else Path(os.path.abspath(_expanded(value)))
 
     @field_validator("session")
     @classmethod

@@ -48,6 +48,24 @@ def serve(
     min_free_bytes: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Of the disk, to be left free, like 1GiB.")
     ] = None,
+    archive_days: Annotated[
+        str | None, typer.Option(metavar="DAYS", help="Archive sessions unused for so long, or never.")
+    ] = None,
+    retention_days: Annotated[
+        str | None, typer.Option(metavar="DAYS", help="Remove archives of that age, or never.")
+    ] = None,
+    journal_days: Annotated[
+        str | None, typer.Option(metavar="DAYS", help="Fold journals unused for so long, or never.")
+    ] = None,
+    journal_limit: Annotated[
+        int | None, typer.Option(metavar="N", help="Live messages of a journal; 0 for no limit.")
+    ] = None,
+    cleanup_hour: Annotated[
+        int | None, typer.Option(metavar="HOUR", help="Local hour of the daily cleanup, 0 to 23.")
+    ] = None,
+    backups: Annotated[
+        int | None, typer.Option(metavar="N", help="Backups that are kept (MCP_TASKS_BACKUPS).")
+    ] = None,
 ) -> None:
     """Serve MCP."""
     if transport is not Transport.stdio:
@@ -65,6 +83,12 @@ def serve(
             "max_wait_ms": max_wait_ms,
             "max_output_bytes": max_output_bytes,
             "min_free_bytes": min_free_bytes,
+            "archive_days": archive_days,
+            "retention_days": retention_days,
+            "journal_days": journal_days,
+            "journal_limit": journal_limit,
+            "cleanup_hour": cleanup_hour,
+            "backups": backups,
         }
     )
 

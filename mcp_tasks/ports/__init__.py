@@ -5,6 +5,7 @@ Everything here is synchronous and blocking: the service calls it from worker th
 
 from __future__ import annotations
 
+from mcp_tasks.ports.archives import Archive, Archives
 from mcp_tasks.ports.executors import (
     Ended,
     Executor,
@@ -21,6 +22,8 @@ from mcp_tasks.ports.secrets import Audit, Sealer
 from mcp_tasks.ports.stores import Store
 
 __all__ = [
+    "Archive",
+    "Archives",
     "Audit",
     "Ended",
     "Executor",
