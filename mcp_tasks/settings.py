@@ -154,7 +154,7 @@ class Settings(BaseSettings):
     key: SecretStr | None = Field(
         default=None, description="32 bytes in base64 (several with commas between), or a passphrase"
     )
-    key_file: Path | None = Field(default=None, description="the path of a file outside of the state directory")
+    key_file: Path | None = Field(default=None, description="a file outside of the state directory")
     key_source: Literal["file", "keyring"] = Field(default="file", description="file or keyring")
 
     def __init__(self, **given: Any) -> None:
