@@ -8,10 +8,7 @@ pipes are described in `mcp_tasks.executors.local`.
 
 from __future__ import annotations
 
-# The module behind `signal`: its enums would cost each supervisor a quarter of a megabyte of its own.
-import _signal  # type: ignore[import-not-found]
 import contextlib
-import errno
 import functools
 import marshal
 import mmap
@@ -27,17 +24,17 @@ from typing import Any, Literal
 from mcp_tasks.executors import tree, wire
 from mcp_tasks.executors.capture import STREAMS, Capture, OutputFull
 from mcp_tasks.executors.ending import TreeEnd
-from mcp_tasks.executors.exit_record import ExitRecord, json_object, signal_name
+from mcp_tasks.executors.exit_record import ExitRecord, signal_name
 from mcp_tasks.executors.feed import Feed
+from mcp_tasks.executors.outset import Outset, unlink
 from mcp_tasks.executors.readiness import Readiness
-from mcp_tasks.executors.spawning import candidates, fifo, output_pipe, spawn
+from mcp_tasks.executors.signals import drain, route_signals
+from mcp_tasks.executors.spawning import output_pipe
 
 __all__ = ["stand_by"]
 
-_ROUTED = tuple(map(int, (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)))
 _READ_SIZE = 256 << 10
 _MOST_IN_PIPE = 1 << 20
-_PIPES = ("alive", "control", "input")
 # How long the pipes may go on after the command itself has ended, before the task counts as over.
 _DRAIN_QUIET_S = 0.05
 _DRAIN_MOST_S = 0.5
@@ -52,7 +49,7 @@ def stand_by(channel: socket.socket, taken: Callable[[], None]) -> None:
     # All that needs no launch is done before there is one, so that no command waits for it.
     os.setsid()
     tree.become_subreaper()
-    wakeup = _route_signals()
+    wakeup = route_signals()
     pipes = [output_pipe() for _ in STREAMS]
     try:
         launch = wire.receive(channel)
@@ -64,7 +61,7 @@ def stand_by(channel: socket.socket, taken: Callable[[], None]) -> None:
     taken()
     channel.close()
     # What was signalled before there was a command does not concern it.
-    _drain(wakeup)
+    drain(wakeup)
     message, descriptors = launch
     if len(descriptors) <= wire.REPLY:
         # There were too few descriptors to be had (MSG_CTRUNC); the server learns it from its end of file.
@@ -85,8 +82,8 @@ class Supervisor:
     ) -> None:
         self._message = message
         self._wakeup = wakeup
-        self._pipes = pipes
         self._folder = descriptors[wire.FOLDER]
+        self._outset = Outset(message, self._folder, pipes)
         self._slot: int | None = descriptors[wire.SLOT]
         self._reply = socket.socket(fileno=descriptors[wire.REPLY])
         self._lifeline = descriptors[wire.LIFELINE] if message["lifeline"] else None
@@ -96,8 +93,6 @@ class Supervisor:
         self._buffer = mmap.mmap(-1, _READ_SIZE)
         self._view = memoryview(self._buffer)
         self._record = ExitRecord(self._folder)
-        self._alive: int | None = None
-        self._input: tuple[int, int] | None = None
 
         self._command: int | None = None
         self._status: int | None = None
@@ -115,7 +110,6 @@ class Supervisor:
         # Whether somebody asked, after the end, that what was left behind be ended too.
         self._dismissed = False
         self._orphaned = False
-        self._is_astray = False
 
     # -- the life of a run -------------------------------------------------------------------------
 
@@ -124,17 +118,15 @@ class Supervisor:
         self._answer("ready")
         try:
             # While the server writes the claim. Its word finds everything but the command in place.
-            self._open_pipes()
-            self._places = candidates(self._message["argv"], self._message["env"])
+            self._outset.prepare()
             self._capture = self._new_capture()
         except OSError as error:
-            self._vanish()
+            self._outset.vanish()
             self._answer("unprepared", error.errno or 0, os.strerror(error.errno or 0))
             return
         if not self._is_told_to_go():
-            for name in _PIPES:
-                _unlink(name)
-            self._vanish()
+            self._outset.clear()
+            self._outset.vanish()
             return
         try:
             # First, so that a launch that is still there has never been started.
@@ -154,27 +146,6 @@ class Supervisor:
             # The server closed its end with our answer unread in it (ECONNRESET): that is no word either.
             return False
 
-    def _open_pipes(self) -> None:
-        """Make the pipes of the run. Raises OSError, with nothing of ours left, where that cannot be done."""
-        if any(os.path.lexists(name) for name in ("exit.json", *STREAMS)):
-            # A command has run here. Its output is not ours to add to, and even less to remove.
-            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
-        names = _PIPES if self._message["interactive"] else _PIPES[:2]
-        try:
-            for name in names:
-                # Left by a supervisor that was killed: whoever holds the run's lock may take it away.
-                _unlink(name)
-                os.mkfifo(name, 0o600)
-            reader, self._alive = fifo("alive")
-            os.close(reader)
-            self._control = fifo("control")
-            if self._message["interactive"]:
-                self._input = fifo("input")
-        except OSError:
-            for name in names:
-                _unlink(name)
-            raise
-
     def _answer(self, *fields: str | int) -> None:
         answer = marshal.dumps(fields)
         try:
@@ -182,14 +153,6 @@ class Supervisor:
         except OSError:
             # The server is gone. What it had been told to do stands; whoever comes next reads the folder.
             return
-
-    def _vanish(self) -> None:
-        """Remove the folders that were made for this run, as far as they are empty."""
-        for path in self._message["folders"]:
-            try:
-                os.rmdir(path)
-            except OSError:
-                return
 
     def _new_capture(self) -> Capture:
         return Capture(
@@ -203,22 +166,21 @@ class Supervisor:
         self._started_mono = time.monotonic()
         self._started_at = time.time_ns() // 1_000_000
         try:
-            self._command = self._spawn()
+            self._command = self._outset.start(self._readiness)
         except (OSError, ValueError) as error:
             message = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
             # Its name is not repeated: a whole line given as a program may hold a secret.
-            what = (
-                "the directory cannot be entered" if self._is_astray else "the program could not be started"
-            )
+            astray = self._outset.is_astray
+            what = "the directory cannot be entered" if astray else "the program could not be started"
             self._write_record("spawn_failed", f"{what}: {message}")
             self._stop_being_busy()
             self._answer("failed", message)
             return False
-        # Nothing of the environment or the input stays longer in memory than it must.
-        del self._message["argv"], self._message["env"], self._message["stdin"]
         self._answer("started", self._command, self._started_at)
         self._reply.close()
-        self._write_started()
+        self._feed = self._outset.feed
+        self._outputs = self._outset.outputs()
+        self._outset.tell(self._command, self._started_at, self._started_mono)
         if (timeout := self._message["timeout_ms"]) is not None:
             self._deadline = self._started_mono + timeout / 1000
         try:
@@ -229,59 +191,11 @@ class Supervisor:
             self._end("output_limit", self._message["grace_ms"], detail)
         return True
 
-    def _spawn(self) -> int:
-        """Start the command in a process group of its own. Raises OSError when it cannot be started."""
-        ends = [writer for _, writer in self._pipes]
-        actions: list[tuple[Any, ...]] = [
-            (os.POSIX_SPAWN_DUP2, writer, stream) for stream, writer in enumerate(ends, 1)
-        ]
-        try:
-            given: bytes = self._message["stdin"]
-            if given or self._message["interactive"]:
-                reader, writer = os.pipe()
-                ends.append(reader)
-                os.set_blocking(writer, False)
-                self._feed = Feed(self._readiness, writer, given, self._input)
-                actions.append((os.POSIX_SPAWN_DUP2, reader, 0))
-            else:
-                actions.append((os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0))
-            self._is_astray = True
-            os.chdir(self._message["cwd"])
-            self._is_astray = False
-            try:
-                command = spawn(self._places, self._message["argv"], self._message["env"], actions)
-            finally:
-                os.fchdir(self._folder)
-        finally:
-            for end in ends:
-                os.close(end)
-        self._outputs = {reader: stream for stream, (reader, _) in enumerate(self._pipes)}
-        return command
-
-    def _write_started(self) -> None:
-        """Tell servers to come which processes these are. A help, never the truth about being alive."""
-        text = json_object(
-            v=wire.RECORD_VERSION,
-            supervisor=self._pid,
-            command=self._command,
-            started_at=self._started_at,
-            started_mono=int(self._started_mono * 1000),
-        )
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        try:
-            file = os.open("started.tmp", flags, 0o600)
-            try:
-                os.write(file, text)
-            finally:
-                os.close(file)
-            os.rename("started.tmp", "started")
-        except OSError:
-            return
-
     def _watch(self) -> None:
         """Serve the command until it has ended, and then what it left running."""
         self._readiness.on(self._wakeup, self._on_signal)
-        self._readiness.on(self._control[0], self._hear)
+        self._control = self._outset.control[0]
+        self._readiness.on(self._control, self._hear)
         if self._lifeline is not None:
             self._readiness.on(self._lifeline, self._server_gone)
         for reader in self._outputs:
@@ -360,7 +274,7 @@ class Supervisor:
         return size
 
     def _on_signal(self) -> None:
-        told_to_end = signal.SIGTERM in _drain(self._wakeup)
+        told_to_end = signal.SIGTERM in drain(self._wakeup)
         self._reap()
         self._tree_end.look_now()
         if told_to_end:
@@ -391,7 +305,7 @@ class Supervisor:
 
     def _hear(self) -> None:
         # A request that is taken after the command has ended by itself must not change its end.
-        requests = _drain(self._control[0])
+        requests = drain(self._control)
         self._reap()
         for line in requests.split(b"\n"):
             # A request that makes no sense is no reason to lose a command.
@@ -451,9 +365,9 @@ class Supervisor:
         if self._slot is not None:
             os.close(self._slot)
             self._slot = None
-        if self._alive is not None:
-            os.close(self._alive)
-            self._alive = None
+        if self._outset.alive is not None:
+            os.close(self._outset.alive)
+            self._outset.alive = None
 
     def _write_record(self, reason: str, message: str) -> None:
         """Write the exit record: the only authority on how the run ended, written once."""
@@ -484,45 +398,12 @@ class Supervisor:
 
     def _leave(self) -> None:
         """Take the pipes away; the lock goes with the process."""
-        for name in (*_PIPES, "started", "started.tmp"):
-            _unlink(name)
+        self._outset.clear()
         if self._orphaned:
             # The records died with the server, so the output has no reader any more.
             for name in os.listdir("."):
-                _unlink(name)
-            self._vanish()
-
-
-def _route_signals() -> int:
-    """Route signals into a pipe, and return its end to be polled.
-
-    Handlers instead of SIG_IGN, because an ignored signal stays ignored over exec in the command.
-    """
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    for number in _ROUTED:
-        _signal.signal(number, _nothing)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    return reader
-
-
-def _nothing(_number: int, _frame: object) -> None:
-    """The wake-up pipe has the signal already."""
-
-
-def _drain(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except BlockingIOError:
-        return b""
-
-
-def _unlink(name: str) -> None:
-    try:
-        os.unlink(name)
-    except OSError:
-        return
+                unlink(name)
+            self._outset.vanish()
 
 
 def _leave_word() -> None:
