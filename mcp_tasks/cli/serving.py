@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -66,6 +67,12 @@ def serve(
     backups: Annotated[
         int | None, typer.Option(metavar="N", help="Backups that are kept (MCP_TASKS_BACKUPS).")
     ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keys that seal secrets, not in the state directory.")
+    ] = None,
+    key_source: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="file or keyring (MCP_TASKS_KEY_SOURCE).")
+    ] = None,
 ) -> None:
     """Serve MCP."""
     if transport is not Transport.stdio:
@@ -89,6 +96,8 @@ def serve(
             "journal_limit": journal_limit,
             "cleanup_hour": cleanup_hour,
             "backups": backups,
+            "key_file": key_file,
+            "key_source": key_source,
         }
     )
 
