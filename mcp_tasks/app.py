@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 
+from mcp_tasks.absent import NoAudit, NoJournal, NoSealer
 from mcp_tasks.admission import Admission, Limits
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import NotSupported
@@ -22,6 +23,9 @@ from mcp_tasks.ports import Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler
 from mcp_tasks.service import Desk, Service
+from mcp_tasks.service.access import Access
+from mcp_tasks.service.session_records import SessionRecords
+from mcp_tasks.service.turns import Turns
 from mcp_tasks.settings import Settings
 from mcp_tasks.stores.fallback import FallbackStore
 from mcp_tasks.stores.temporary import TemporaryStore, remove_stale_folders
@@ -79,6 +83,8 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
         min_free_bytes=settings.min_free_bytes,
         lifeline=not store.durable,
     )
+    journal, audit, sealer = NoJournal(), NoAudit(), NoSealer()
+    records = SessionRecords(both, journal, audit, clock)
     failure: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
@@ -95,6 +101,12 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
                 defaults=defaults,
                 divert=both.divert,
                 threads=anyio.CapacityLimiter(_THREADS),
+                journal=journal,
+                sealer=sealer,
+                audit=audit,
+                access=Access(both, clock),
+                records=records,
+                turns=Turns(),
             )
             keeping.start()
             if warm:
@@ -110,6 +122,7 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
                 group.cancel_scope.cancel()
     finally:
         executor.close()
+        records.finish()
         both.close()
     if failure is not None:
         raise failure

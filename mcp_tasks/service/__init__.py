@@ -6,7 +6,9 @@ cancels a task.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from mcp_tasks.errors import InvalidArgument, TaskNotFound, TasksError
 from mcp_tasks.models import TASK_ID, Task
@@ -17,19 +19,23 @@ from mcp_tasks.requests import (
     GetResult,
     ListTasks,
     PollTask,
+    Request,
     RunCommand,
     SearchOutput,
     SendInput,
     WaitTasks,
 )
+from mcp_tasks.service.access import Caller, needed
 from mcp_tasks.service.conversing import Conversing
-from mcp_tasks.service.desk import Caller, Desk, View
+from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.ending import Ending
 from mcp_tasks.service.reading import Reading
 from mcp_tasks.service.several import Several
 from mcp_tasks.service.starting import Starting
 
 __all__ = ["Caller", "Desk", "Service", "View"]
+
+R = TypeVar("R", bound=Request)
 
 
 class Service:
@@ -48,42 +54,55 @@ class Service:
 
     async def run_command(self, caller: Caller, request: RunCommand) -> View:
         """Start a command as a durable task and answer with its view."""
-        return await self._starting.run_command(caller, request)
+        return await self._served(caller, request, self._starting.run_command)
 
     async def poll_task(self, caller: Caller, request: PollTask) -> View:
         """Look at a task, and wait a while if asked to."""
-        return await self._reading.poll_task(caller, request)
+        return await self._served(caller, request, self._reading.poll_task)
 
     async def get_result(self, caller: Caller, request: GetResult) -> View:
         """Show the record of a task and a part of its output."""
-        return await self._reading.get_result(caller, request)
+        return await self._served(caller, request, self._reading.get_result)
 
     async def list_tasks(self, caller: Caller, request: ListTasks) -> View:
         """List the tasks of a session, newest first, with how many there are in each state."""
-        return await self._reading.list_tasks(caller, request)
+        return await self._served(caller, request, self._reading.list_tasks)
 
     async def search_output(self, caller: Caller, request: SearchOutput) -> View:
         """Find lines in the output of one task or of the whole session."""
-        return await self._reading.search_output(caller, request)
+        return await self._served(caller, request, self._reading.search_output)
 
     async def cancel_task(self, caller: Caller, request: CancelTask) -> View:
         """End one task or several with all their processes; answer when it is over."""
-        return await self._ending.cancel_task(caller, request)
+        return await self._served(caller, request, self._ending.cancel_task)
 
     async def clear_task(self, caller: Caller, request: ClearTask) -> View:
         """Remove finished tasks for good."""
-        return await self._ending.clear_task(caller, request)
+        return await self._served(caller, request, self._ending.clear_task)
 
     async def send_input(self, caller: Caller, request: SendInput) -> View:
         """Give a running command text, end of file or a signal, and show what came of it."""
-        return await self._conversing.send_input(caller, request)
+        return await self._served(caller, request, self._conversing.send_input)
 
     async def wait_tasks(self, caller: Caller, request: WaitTasks) -> View:
         """Wait for the first, all, or the first failure of several tasks."""
-        return await self._several.wait_tasks(caller, request)
+        return await self._served(caller, request, self._several.wait_tasks)
+
+    async def _served(
+        self, caller: Caller, request: R, use_case: Callable[[Caller, R], Awaitable[View]]
+    ) -> View:
+        """Carry out a call as far as the caller may; every call comes through here."""
+        desk, need = self._desk, needed(request.tool)
+        admitted = await desk.access.admit(caller, need)
+        view = await use_case(admitted, request)
+        if admitted.via is not None and need == "read":
+            # A share may have ended while it waited. What was changed, though, is not to be denied.
+            await desk.access.admit(caller, need)
+        return view
 
     def resolve_prefix(self, caller: Caller, prefix: str) -> str:
         """The one task whose id begins with `prefix`. Raises TaskNotFound, InvalidArgument."""
+        caller = self._desk.access.admit_now(caller)
         if TASK_ID.fullmatch(prefix):
             return prefix
         sessions = [caller.session_key]
@@ -103,6 +122,7 @@ class Service:
 
     def output_of(self, caller: Caller, task_id: str) -> tuple[Task, RunOutput]:
         """A task as it is, and its captured output, for those who copy bytes."""
+        caller = self._desk.access.admit_now(caller)
         task = self._desk.reconciler.look(self._desk.find(caller, task_id)).task
         return task, self._desk.presenter.output(task)
 

@@ -15,18 +15,21 @@ import anyio.to_thread
 
 from mcp_tasks.admission import Admission
 from mcp_tasks.clock import Clock
-from mcp_tasks.errors import StoreUnavailable, TaskNotFound
+from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults, absolute
-from mcp_tasks.models import TASK_ID, SessionKey, Task, TaskKey
+from mcp_tasks.models import Role, Task, TaskKey
 from mcp_tasks.output import Cursor
 from mcp_tasks.output.search import PatternWatch, compile_pattern
-from mcp_tasks.ports import Executor, Store
+from mcp_tasks.ports import Audit, Executor, Journal, Sealer, Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.requests import PollTask, RunCommand, SendInput
+from mcp_tasks.service.access import Access, Caller
+from mcp_tasks.service.session_records import SessionRecords
+from mcp_tasks.service.turns import Turns
 from mcp_tasks.views import Wait
-from mcp_tasks.waiting import Condition, Progress, Waiting
+from mcp_tasks.waiting import Condition, Waiting
 
 __all__ = ["Caller", "Desk", "View", "clamp", "signal_number", "waits_for_more"]
 
@@ -39,33 +42,15 @@ _IDLE_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
-    """On whose behalf a call is made.
-
-    Attributes:
-        named: Somebody named the session. Otherwise a task id is found in any session of the owner.
-        max_wait_ms: No wait of this caller is longer.
-    """
-
-    owner: str
-    session: str
-    named: bool
-    max_wait_ms: int = 25_000
-    progress: Progress | None = None
-
-    @property
-    def session_key(self) -> SessionKey:
-        """The session that the caller works in."""
-        return SessionKey(self.owner, self.session)
-
-
-@dataclass(frozen=True, slots=True)
 class Desk:
     """The parts that use cases work with, and what they do with them alike.
 
     Attributes:
         divert: Lets a task that the store cannot take live in memory; returns the slots to use there.
         threads: Bounds how much blocking work goes on at once.
+        access: Says who may do what.
+        records: Where session records are changed.
+        turns: In which order calls change a session.
     """
 
     store: Store
@@ -79,23 +64,24 @@ class Desk:
     defaults: Defaults
     divert: Callable[[TaskKey], Path]
     threads: anyio.CapacityLimiter
+    journal: Journal
+    sealer: Sealer
+    audit: Audit
+    access: Access
+    records: SessionRecords
+    turns: Turns
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
         """Do blocking work in a thread. A cancelled caller waits until it is done, so nothing is half."""
         return await anyio.to_thread.run_sync(functools.partial(function, *args), limiter=self.threads)
 
     def find(self, caller: Caller, task_id: str) -> TaskKey:
-        """The one place that decides which tasks a caller may see."""
-        task_id = task_id.strip().lower()
-        if not TASK_ID.fullmatch(task_id):
-            raise TaskNotFound(task_id)
-        key = TaskKey(caller.owner, caller.session, task_id)
-        try:
-            return self.store.load(key).key
-        except TaskNotFound:
-            if caller.named:
-                raise
-        return self.store.locate(caller.owner, task_id)
+        """The task that an id means for a caller; see `Access.find`. Raises TaskNotFound."""
+        return self.access.find(caller, task_id)
+
+    def require(self, caller: Caller, need: Role) -> None:
+        """See `Access.require`. Raises PolicyDenied."""
+        self.access.require(caller, need)
 
     async def wait(
         self, caller: Caller, key: TaskKey, condition: Condition, wait_ms: int
