@@ -30,8 +30,11 @@ class Defaults:
     """What a request leaves open.
 
     Attributes:
-        environment: Of the server; a request's `env` goes on top.
+        cwd: Of the server.
+        environment: Of the server, with what the session's workspace adds; a request's `env` goes on top.
         lifeline: End commands with the server.
+        workspace: Where the session works; None means `cwd`.
+        shell: Of the session; None means the usual one.
     """
 
     cwd: str
@@ -39,6 +42,8 @@ class Defaults:
     max_output_bytes: int
     min_free_bytes: int
     lifeline: bool
+    workspace: str | None = None
+    shell: str | None = None
 
 
 def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
@@ -49,7 +54,7 @@ def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
     limit = defaults.max_output_bytes if request.max_output_bytes is None else request.max_output_bytes
     return Spec(
         command=redact_command(request.command),
-        cwd=_directory(request.cwd, defaults.cwd),
+        cwd=_directory(request.cwd, defaults),
         label=request.label,
         key=request.key,
         fingerprint=fingerprint(request, defaults, secrets.token_hex(8)) if request.key is not None else "",
@@ -64,7 +69,7 @@ def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
 def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults) -> Launch:
     """What the supervisor is given and no record keeps."""
     command = request.command
-    argv = (request.shell or _DEFAULT_SHELL, "-c", command) if isinstance(command, str) else tuple(command)
+    argv = (request.shell or defaults.shell or _DEFAULT_SHELL, "-c", command) if isinstance(command, str) else tuple(command)
     env = {name: value for name, value in defaults.environment.items() if name not in _OURS}
     for name, value in request.env.items():
         if value is None:
@@ -118,10 +123,16 @@ def absolute(cwd: str, default: str) -> str:
     return os.path.normpath(os.path.join(default, os.path.expanduser(cwd)))
 
 
-def _directory(cwd: str | None, default: str) -> str:
-    path = os.path.join(default, os.path.expanduser(cwd)) if cwd is not None else default
+def _directory(cwd: str | None, defaults: Defaults) -> str:
+    base = defaults.workspace or defaults.cwd
+    path = os.path.join(base, os.path.expanduser(cwd)) if cwd is not None else base
+    if cwd is None and defaults.workspace is not None and not os.path.isdir(path):
+        raise InvalidArgument(
+            f"cwd {path!r} of the session's workspace is no directory any more",
+            "give cwd, or set the workspace's cwd anew with update_session",
+        )
     if not os.path.isdir(path):
         raise InvalidArgument(f"cwd {path!r} is not a directory", "give the path of an existing directory")
     if not os.access(path, os.X_OK):
         raise InvalidArgument(f"cwd {path!r} cannot be entered", "check its permissions")
-    return absolute(path, default)
+    return absolute(path, base)
