@@ -1,0 +1,430 @@
+"""An SQLite database as one file of a state directory, safe for many threads and many processes.
+
+The file appears under its name only when its tables are there, so an empty one is a broken one. What
+is broken is set aside with its write-ahead log, what can still be read is taken over into a new file,
+and whoever has the old one open finds the new one with the next call.
+
+Nothing here opens the database but SQLite itself: closing any other descriptor of the file would
+drop the locks that this process holds on it (sqlite.org/howtocorrupt.html, 2.2).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
+from typing import TypeAlias
+
+from mcp_tasks.codec import NewerSchema
+from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.stores import durable
+from mcp_tasks.stores.connections import (
+    Connection,
+    Identity,
+    NoDatabase,
+    close,
+    committed,
+    connect,
+    is_damage,
+    primary_code,
+    refusal,
+)
+from mcp_tasks.stores.salvage import copy_database, salvage
+from mcp_tasks.stores.turns import Turn
+
+__all__ = ["Connection", "Damaged", "Database", "MemoryDatabase", "Migration"]
+
+Migration: TypeAlias = Sequence[str]
+"""The statements that lift a database to the next version; a trigger is one statement."""
+
+_APPLICATION = 0x6D637074
+"""`PRAGMA application_id`: tells our databases from those of other programs."""
+
+_TURN_SECONDS = 30.0
+_LOGGED = "PRAGMA journal_mode = WAL"
+_BESIDE = ("-wal", "-shm", "-journal")
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Damaged(StoreUnavailable):
+    """The database was found broken just now; the next call works on a new one."""
+
+
+class Database:
+    """A database file with its connections, of which each call has one for itself.
+
+    A connection must not be used outside of its `with` block, and no block must be entered inside of
+    another one's: the inner one could not see what the outer one has not committed yet.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        migrations: Sequence[Migration],
+        *,
+        quarantine: str | os.PathLike[str],
+        report: durable.Report,
+        tables: Sequence[str] = (),
+    ) -> None:
+        """Open the database, make it where it is missing, lift it to the newest version.
+
+        Args:
+            path: The file, in a folder of ours that exists.
+            migrations: The n-th lifts a database from version n (`PRAGMA user_version`) to n + 1.
+            quarantine: Where a broken one goes; a folder of ours that exists.
+            report: Told in a sentence what was broken.
+            tables: Of which the rows are taken over from a broken database as far as they can be read,
+                in this order; triggers fire as for any other row.
+
+        Raises:
+            NewerSchema: A newer version wrote it; it is left untouched.
+            StoreUnavailable: A link, another user's or another program's file, or the disk refused.
+        """
+        self._path = os.path.abspath(path)
+        self._name = os.path.basename(self._path)
+        self._migrations = migrations
+        self._quarantine = os.fspath(quarantine)
+        self._report = report
+        self._tables = tables
+        self._turn = Turn(f"{self._path}.lock", _TURN_SECONDS)
+        self._idle: list[Connection] = []
+        self._guard = threading.Lock()
+        self._closed = False
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with; each statement sees what was committed before it.
+
+        Raises:
+            Damaged: What was read is broken; the next call finds a new database.
+            StoreUnavailable: The disk refused, or another program has the file for itself.
+        """
+        connection: Connection | None = None
+        there = self._identity()
+        try:
+            connection = self._borrowed(there)
+            yield connection
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.Error as error:
+            raise self._explained(error, "reading the database", there) from error
+        finally:
+            self._give_back(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection to write with, alone among all threads and processes.
+
+        What the block did is durable when it has been left, and undone where it raises. A
+        sqlite3.IntegrityError comes out as it is.
+
+        Raises:
+            Damaged: As `reading`.
+            StoreUnavailable: As `reading`. Nothing was written.
+        """
+        connection: Connection | None = None
+        there: Identity | None = None
+        try:
+            with self._turn.taken():
+                there = self._identity()
+                try:
+                    connection = self._borrowed(there, locked=True)
+                    with committed(connection):
+                        yield connection
+                finally:
+                    self._give_back(connection)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.Error as error:
+            raise self._explained(error, "writing to the database", there) from error
+
+    def close(self) -> None:
+        """Close every connection; those in use are closed when they are given back."""
+        with self._guard:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            close(connection)
+        self._turn.close()
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def _borrowed(self, there: Identity | None, *, locked: bool = False) -> Connection:
+        """An idle connection to the file that is in place now, or a new one.
+
+        Raises sqlite3.Error, StoreUnavailable.
+        """
+        while True:
+            with self._guard:
+                if self._closed:
+                    raise StoreUnavailable("the database is closed")
+                connection = self._idle.pop() if self._idle else None
+            if connection is None:
+                break
+            if connection.identity == there:
+                return connection
+            close(connection)  # somebody has set that file aside
+        if there is None:
+            with nullcontext() if locked else self._turn.taken():
+                self._create()
+        return self._connected()
+
+    def _give_back(self, connection: Connection | None) -> None:
+        if connection is None:
+            return
+        with self._guard:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        close(connection)
+
+    def _identity(self) -> Identity | None:
+        try:
+            found = os.lstat(self._path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise durable.unavailable("opening the database", error) from error
+        return found.st_dev, found.st_ino
+
+    def _connected(self) -> Connection:
+        """A new connection. Raises sqlite3.Error, StoreUnavailable."""
+        _refuse_planted(self._path, self._report)
+        identity = self._identity()
+        connection = connect(self._path)
+        connection.identity = identity
+        if identity is None or identity != self._identity():
+            close(connection)
+            raise StoreUnavailable("the database was replaced while it was opened", "try again")
+        return connection
+
+    # -- opening -------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Have a database of the newest version in place, and a connection to it."""
+        for _ in range(3):
+            connection: Connection | None = None
+            with self._turn.taken():
+                if self._identity() is None:
+                    self._create()
+                try:
+                    if self._is_empty():
+                        # Before SQLite takes it for a new one, and drops the log beside it.
+                        raise NoDatabase("the file is empty")
+                    connection = self._connected()
+                    self._lift(connection)
+                except sqlite3.Error as error:
+                    self._discard(connection)
+                    if not is_damage(error):
+                        raise refusal(error, "opening the database") from error
+                    self._replace(str(error))
+                    continue
+                except BaseException:
+                    self._discard(connection)
+                    raise
+            self._give_back(connection)
+            return
+        raise StoreUnavailable("the database is broken again and again", "see `doctor`")
+
+    def _is_empty(self) -> bool:
+        with suppress(FileNotFoundError):
+            found = os.lstat(self._path)
+            return stat.S_ISREG(found.st_mode) and found.st_size == 0
+        return False
+
+    @staticmethod
+    def _discard(connection: Connection | None) -> None:
+        if connection is not None:
+            close(connection)
+
+    def _lift(self, connection: Connection) -> None:
+        """Bring a database up to date, all or nothing. Raises sqlite3.DatabaseError for a broken one."""
+        version = _pragma(connection, "user_version")
+        if _pragma(connection, "application_id") != _APPLICATION:
+            raise durable.UnsafeFile(
+                f"{self._name} is the database of another program", "move it to another folder"
+            )
+        known = len(self._migrations)
+        if version > known:
+            raise NewerSchema(f"the database {self._name}", version, known)
+        if version < known:
+            with committed(connection):
+                _migrate(connection, self._migrations, version)
+        connection.execute(_LOGGED).fetchall()  # somebody may have switched it off by hand
+
+    def _create(self) -> None:
+        """Make an empty database under its name. The caller has the turn."""
+        folder = os.path.dirname(self._path)
+        place = self._build(None)
+        try:
+            os.link(place, self._path, follow_symlinks=False)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise durable.unavailable("making the database", error) from error
+        finally:
+            _remove(place)
+        durable.fsync_folder(folder)
+
+    def _build(self, source: str | None) -> str:
+        """A whole database under a name of its own, with what can be read of the one at `source`."""
+        folder = os.path.dirname(self._path)
+        with suppress(OSError):
+            for name in os.listdir(folder):  # of others that were killed while they had the turn
+                if name.startswith(f".{self._name}."):
+                    _remove(f"{folder}/{name}")
+        place = f"{folder}/.{self._name}.{secrets.token_hex(8)}.tmp"
+        try:
+            os.close(os.open(place, _CREATE, 0o600))
+            os.chmod(place, 0o600)  # whatever the umask says
+            with closing(connect(place)) as connection:
+                connection.execute(_LOGGED).fetchall()
+                with committed(connection):
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                    _migrate(connection, self._migrations, 0)
+                    if source is not None:
+                        salvage(source, connection, self._tables, self._report)
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.Error as error:
+            _remove(place)
+            raise refusal(error, "making the database") from error
+        except OSError as error:
+            _remove(place)
+            raise durable.unavailable("making the database", error) from error
+        return place
+
+    # -- damage --------------------------------------------------------------------------------
+
+    def _explained(self, error: sqlite3.Error, action: str, there: Identity | None) -> StoreUnavailable:
+        """What is to be raised for an error; a broken database has been replaced by then."""
+        # A file that was emptied under us has no tables: SQLITE_ERROR.
+        if not is_damage(error) and primary_code(error) != sqlite3.SQLITE_ERROR:
+            return refusal(error, action)
+        with self._turn.taken():
+            if self._identity() == there:
+                if not self._is_broken():
+                    return refusal(error, action)
+                self._replace(str(error))
+        return Damaged(f"{action} failed: {error}; it was set aside", "try again; `doctor` tells more")
+
+    def _is_broken(self) -> bool:
+        """A second look with a new connection, alone: what one connection met may be its own trouble."""
+        with self._guard:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            close(connection)
+        if self._is_empty():
+            return True
+        try:
+            with closing(connect(self._path)) as connection:
+                return connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)]
+        except sqlite3.Error as error:
+            if is_damage(error):
+                return True
+            raise refusal(error, "reading the database") from error
+
+    def _replace(self, why: str) -> None:
+        """Put a new database in place of a broken one, which is kept. The caller has the turn."""
+        name = f"{int(time.time() * 1000)}-{secrets.token_hex(4)}-{self._name}"
+        aside, copy = f"{self._quarantine}/{name}", f"{self._quarantine}/.{self._name}.tmp"
+        fresh: str | None = None
+        try:
+            if self._tables:
+                copy_database(self._path, copy)  # SQLite changes what it reads
+            fresh = self._build(copy if self._tables else None)
+            # The broken file keeps its name until the new one has it: no moment without a database.
+            os.link(self._path, aside, follow_symlinks=False)
+            for suffix in _BESIDE:
+                with suppress(FileNotFoundError):
+                    os.rename(self._path + suffix, aside + suffix)
+            os.replace(fresh, self._path)
+        except OSError as error:
+            raise durable.unavailable("setting a broken database aside", error) from error
+        finally:
+            _remove(copy)
+            if fresh is not None:
+                _remove(fresh)
+        durable.fsync_folder(os.path.dirname(self._path))
+        self._report(f"{self._name} could not be read and was set aside as quarantine/{name}: {why}")
+
+
+class MemoryDatabase:
+    """The same for as long as this object lives: one connection, which its callers have in turn."""
+
+    def __init__(self, migrations: Sequence[Migration]) -> None:
+        """Make the tables. See `Database`."""
+        self._lock = threading.RLock()
+        self._connection = connect(":memory:")
+        with self.transaction() as connection:
+            _migrate(connection, migrations, 0)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """See `Database.reading`."""
+        with self._lock:
+            try:
+                yield self._connection
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise
+            except sqlite3.Error as error:
+                raise refusal(error, "reading the database") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """See `Database.transaction`."""
+        with self.reading() as connection, committed(connection):
+            yield connection
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            close(self._connection)
+
+
+def _refuse_planted(path: str, report: durable.Report) -> None:
+    """SQLite follows links and opens what it finds, so it is looked at before. Raises UnsafeFile."""
+    for place in (path, *(path + suffix for suffix in _BESIDE)):
+        what = f"the file {os.path.basename(place)!r}"
+        try:
+            found = os.lstat(place)
+            if not stat.S_ISREG(found.st_mode):
+                raise durable.UnsafeFile(f"{what} is a link or no regular file", "remove it by hand")
+            if found.st_uid != os.geteuid():
+                raise durable.UnsafeFile(
+                    f"{what} belongs to another user", "run as its owner, or use another state directory"
+                )
+            if found.st_mode & 0o077:
+                os.chmod(place, 0o600)  # by name: see the head of this module
+                report(f"{what} was open to others (mode {stat.S_IMODE(found.st_mode):04o}); now 0600")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise durable.unavailable("opening the database", error) from error
+
+
+def _remove(path: str) -> None:
+    for suffix in ("", *_BESIDE):
+        with suppress(OSError):
+            os.unlink(path + suffix)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration], version: int) -> None:
+    for migration in migrations[version:]:
+        for statement in migration:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(migrations)}")
