@@ -69,7 +69,11 @@ def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
 def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults) -> Launch:
     """What the supervisor is given and no record keeps."""
     command = request.command
-    argv = (request.shell or defaults.shell or _DEFAULT_SHELL, "-c", command) if isinstance(command, str) else tuple(command)
+    argv = (
+        (request.shell or defaults.shell or _DEFAULT_SHELL, "-c", command)
+        if isinstance(command, str)
+        else tuple(command)
+    )
     env = {name: value for name, value in defaults.environment.items() if name not in _OURS}
     for name, value in request.env.items():
         if value is None:
