@@ -62,7 +62,18 @@ def _environment(settings: Settings) -> dict[str, str]:
         "MCP_TASKS_AUTO_SAVE": "on",
         "MCP_TASKS_MAX_RUNNING": str(settings.max_running),
         "MCP_TASKS_QUEUE_LIMIT": str(settings.queue_limit),
+        **_keys(settings),
     }
+
+
+def _keys(settings: Settings) -> dict[str, str]:
+    """What the steward needs to unseal what servers have parked."""
+    keys = {"MCP_TASKS_KEY_SOURCE": settings.key_source}
+    if settings.key is not None:
+        keys["MCP_TASKS_KEY"] = settings.key.get_secret_value()
+    if settings.key_file is not None:
+        keys["MCP_TASKS_KEY_FILE"] = str(settings.key_file)
+    return keys
 
 
 def open_lock(folder: Path) -> int:
