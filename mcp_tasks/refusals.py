@@ -27,19 +27,21 @@ _IDS = 'give task ids as run_command answered them, in a list of strings: ["..."
 _RIGHT = {
     "after": _IDS,
     "command": 'give the command to run, like "make test" or ["make", "test"]',
+    "commands": 'give a list of commands, each a string, a list of strings or a map: [{"command": "make"}]',
     "cursor": "give next_cursor of an earlier answer exactly as it was, or leave cursor out",
     "cwd": "give the path of an existing directory, or leave cwd out",
     "env": 'give names with their values, like {"CI": "1"}; null unsets a name',
     "key": 'give a text that stands for this one start, like "build-42", or leave key out',
     "label": 'give a name to find it by, like "nightly build", or leave label out',
     "pattern": 'give a regular expression, like "error|warning"',
+    "preferences": 'give a map, like {"project": {"test": "make check"}}; null forgets a key',
     "session": 'give the name of a session, like "my-project", or leave session out',
     "shell": 'give the path of a shell, like "/bin/bash", or leave shell out',
     "signal": "give a name like SIGTERM, SIGINT or SIGKILL",
     "stdin": r'give the whole input as one string, like "yes\n"',
     "task_id": "give one task id as run_command answered it; list_tasks finds it",
     "task_ids": _IDS,
-    "text": 'give what is to be typed as one string, like "yes"',
+    "text": 'give the text as one string, like "yes"',
 }
 """What would be right, by parameter; of the others, their type tells it."""
 
@@ -99,7 +101,7 @@ def refusal(error: ErrorDetails, tool: str, parameters: Iterable[str]) -> Invali
             )
         case kind if kind in _TYPES:
             return InvalidArgument(f"{name} must be {_TYPES[kind]}, not {kind_of(error['input'])}", right)
-        case "string_too_short":
+        case "string_too_short" | "too_short":
             return InvalidArgument(f"{name} is empty", right)
         case "string_unicode":
             return InvalidArgument(f"{name} is not valid Unicode text", "leave out lone surrogates")

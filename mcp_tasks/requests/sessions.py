@@ -114,6 +114,14 @@ class PlanStep(Request):
     delay_ms: Ms = 0
     after: TaskIds | None = None
 
+    @_model_validator(mode="after")
+    def _of_its_plan(self) -> PlanStep:
+        if self.session is not None:
+            raise InvalidArgument(
+                "session does not go with a step", "give session beside commands: a plan runs in one session"
+            )
+        return self
+
 
 def _steps(value: object) -> object:
     if not isinstance(value, (list, tuple)):

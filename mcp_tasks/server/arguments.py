@@ -19,13 +19,15 @@ from pydantic_core import from_json
 
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.refusals import unknown_parameter
-from mcp_tasks.requests import Request
+from mcp_tasks.requests import PlanStep, Request
 
 __all__ = ["ALIASES", "Shape", "parse", "shape_of"]
 
 R = TypeVar("R", bound=Request)
 
-Shape = Literal["command", "integer", "number", "boolean", "list", "map", "shell", "signal", "text"]
+Shape = Literal[
+    "command", "integer", "number", "boolean", "list", "map", "object", "shell", "signal", "steps", "text"
+]
 
 ALIASES: Final[Mapping[str, str]] = {
     "cmd": "command",
@@ -58,7 +60,7 @@ def parse(request: type[R], arguments: Mapping[str, Any]) -> R:
     for name, value in arguments.items():
         own = name if name in shapes else _stands_for(name, shapes)
         if own is None:
-            raise _unknown(name, request.tool, shapes)
+            raise _unknown(name, request, shapes)
         if name in _BACKGROUND:
             value = _background(name, value)  # noqa: PLW2901 - the value in our own terms
         if value is None:
@@ -80,6 +82,8 @@ def shape_of(annotation: Any, name: str = "") -> Shape:
     """What a parameter of this type looks like on the wire."""
     if name in ("command", "shell", "signal"):
         return typing.cast("Shape", name)
+    if name == "commands":
+        return "steps"
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return shape_of(typing.get_args(annotation)[0])
@@ -88,7 +92,8 @@ def shape_of(annotation: Any, name: str = "") -> Shape:
     if origin is tuple:
         return "list"
     if origin is dict:
-        return "map"
+        # A map of any values is taken as it is; in a map of strings, numbers become strings.
+        return "object" if typing.get_args(annotation)[1] is Any else "map"
     plain: dict[Any, Shape] = {int: "integer", float: "number", bool: "boolean"}
     return plain.get(annotation, "text")
 
@@ -100,13 +105,15 @@ def _shapes(request: type[Request]) -> Mapping[str, Shape]:
 
 def _stands_for(name: str, shapes: Mapping[str, Shape]) -> str | None:
     own = ALIASES.get(name)
-    if own not in shapes or (name in _BACKGROUND and "command" not in shapes):
+    if own not in shapes or (name in _BACKGROUND and shapes.keys().isdisjoint(("command", "commands"))):
         return None
     return own
 
 
-def _unknown(name: str, tool: str, shapes: Mapping[str, Shape]) -> InvalidArgument:
-    return unknown_parameter(name, tool, shapes, (alias for alias in ALIASES if _stands_for(alias, shapes)))
+def _unknown(name: str, request: type[Request], shapes: Mapping[str, Shape]) -> InvalidArgument:
+    known = [own for own in shapes if own != "session" or request is not PlanStep]
+    aliases = (alias for alias in ALIASES if _stands_for(alias, shapes))
+    return unknown_parameter(name, request.tool, known, aliases)
 
 
 def _background(name: str, value: Any) -> int | None:
@@ -196,6 +203,41 @@ def _map(value: Any) -> Any:
     }
 
 
+def _object(value: Any) -> Any:
+    content = _json(value) if isinstance(value, str) else value
+    return content if isinstance(content, dict) else value
+
+
+def _steps(value: Any) -> Any:
+    """Read the commands of a plan: a list of them, its JSON text, or a single one."""
+    if isinstance(value, str):
+        parsed = _json(value) if value.lstrip().startswith(("[", "{")) else value
+        value = parsed if isinstance(parsed, (list, dict)) else [value]
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    return [_step(number, step) for number, step in enumerate(value, 1)]
+
+
+def _step(number: int, step: Any) -> PlanStep:
+    fields = _object(step)
+    if not isinstance(fields, dict):
+        fields = {"command": step}
+    elif "after" in fields:  # steps are named by number too
+        fields = {**fields, "after": _texts(fields["after"])}
+    try:
+        return parse(PlanStep, fields)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"commands[{number}]: {error.message}", error.hint) from None
+
+
+def _texts(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_texts(one) for one in value]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _signal(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -207,7 +249,9 @@ _COERCIONS: Final[Mapping[Shape, Callable[[Any], Any]]] = {
     "boolean": _boolean,
     "list": _list,
     "map": _map,
+    "object": _object,
     "shell": _as_it_is,
     "signal": _signal,
+    "steps": _steps,
     "text": _as_it_is,
 }

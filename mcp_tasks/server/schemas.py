@@ -1,38 +1,23 @@
-"""What `tools/list` answers: every tool with its title, when to use it, its schemas and annotations.
+"""What a tool's listing is made of: its schemas, cut to what an agent needs to fill them in.
 
-An agent pays for this in every conversation, so the schemas are cut to what it needs to fill them
-in. They are derived from the request models, which check everything that is left out here. Extra
-properties are not forbidden: a client that validates would refuse the aliases that the server takes.
+An agent pays for the listing in every conversation. The schemas are derived from the request models,
+which check everything that is left out here. Extra properties are not forbidden: a client that
+validates would refuse the aliases that the server takes.
 """
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import mcp_types as types
 
-from mcp_tasks.requests import (
-    CancelTask,
-    ClearTask,
-    GetResult,
-    ListTasks,
-    PollTask,
-    Request,
-    RunCommand,
-    SearchOutput,
-    SendInput,
-    WaitTasks,
-)
+from mcp_tasks.requests import PlanStep, Request
 from mcp_tasks.server.arguments import shape_of
+from mcp_tasks.server.words import WORDS
 
-__all__ = ["CORE", "STANDARD", "Tool", "ToolSet", "tool_set"]
-
-ToolSet = Literal["core", "standard", "full"]
-
-_TASK = ("task_id", "session", "state", "elapsed_ms", "stdout_bytes", "stderr_bytes", "next_cursor")
+__all__ = ["Tool", "input_schema", "output_schema"]
 
 
 @dataclass(frozen=True)
@@ -73,88 +58,6 @@ class Tool:
         )
 
 
-_READS = (True, False, True, False)
-
-CORE: Final = (
-    Tool(
-        RunCommand,
-        "Run command",
-        "Start a command that outlives this call, the client and the server. For anything that may take more"
-        " than seconds: builds, tests, servers. Answers after wait_ms with the task as it is; come back with"
-        " poll_task or get_result, from any conversation. Kept, with output and exit code, until clear_task.",
-        _TASK,
-        (False, True, False, True),
-    ),
-    Tool(
-        PollTask,
-        "Poll task",
-        "State and output of a task; can wait for its end, output, silence or a pattern. With cursor, only"
-        " what is new.",
-        _TASK,
-        _READS,
-    ),
-    Tool(
-        GetResult,
-        "Get result",
-        "Full record of a task (exit code, times, history) and any range of its output; without a range, head"
-        " and tail. Use when it has ended, or to read long output.",
-        _TASK,
-        _READS,
-    ),
-    Tool(
-        CancelTask,
-        "Cancel task",
-        "End a task and every process it started; record and output stay.",
-        _TASK,
-        (False, True, True, False),
-    ),
-    Tool(
-        ClearTask,
-        "Clear task",
-        "Delete finished tasks and their output for good: one by task_id, or many.",
-        ("cleared", "freed_bytes"),
-        (False, True, True, False),
-    ),
-    Tool(
-        ListTasks,
-        "List tasks",
-        "The session's tasks, newest first; finds a task whose id is lost.",
-        ("tasks", "counts"),
-        _READS,
-    ),
-)
-
-STANDARD: Final = (
-    *CORE,
-    Tool(
-        SendInput,
-        "Send input",
-        "Type into an interactive task, or signal any task, and see what comes of it.",
-        _TASK,
-        (False, True, False, True),
-    ),
-    Tool(
-        WaitTasks,
-        "Wait for tasks",
-        "Wait for the end of any or all of several tasks, instead of polling each.",
-        ("done", "open", "wait_result", "waited_ms"),
-        _READS,
-    ),
-    Tool(
-        SearchOutput,
-        "Search output",
-        "Find lines in the output of a task, or of all tasks, without reading it.",
-        ("matches", "scanned_bytes"),
-        _READS,
-    ),
-)
-
-
-def tool_set(name: ToolSet) -> Mapping[str, Tool]:
-    """The tools of a set, by name, in the order of their listing."""
-    return {tool.name: tool for tool in (CORE if name == "core" else STANDARD)}
-
-
 def output_schema(answers: tuple[str, ...]) -> dict[str, Any]:
     """An open object that names what is always there and, for errors, code, message and hint.
 
@@ -172,7 +75,7 @@ def input_schema(request: type[Request]) -> dict[str, Any]:
     for name in sorted(fields, key=lambda name: (not fields[name].is_required(), name == "session")):
         field = fields[name]
         schema = _property(name, field.annotation)
-        words = _WORDS.get(f"{request.tool}.{name}", _WORDS.get(name))
+        words = WORDS.get(f"{request.tool}.{name}", WORDS.get(name))
         if words:
             schema["description"] = words
         properties[name] = schema
@@ -190,8 +93,14 @@ def _property(name: str, annotation: Any) -> dict[str, Any]:
             return {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
         case "list":
             return {"type": "array", "items": {"type": "string"}}
-        case "map":
+        case "map" | "object":
             return {"type": "object"}
+        case "steps":
+            step = input_schema(PlanStep)
+            # A step works where its plan does; and it may have its command by another name.
+            del step["properties"]["session"], step["required"]
+            argv = {"type": "array", "items": {"type": "string"}}
+            return {"type": "array", "items": {"anyOf": [{"type": "string"}, argv, step]}}
         case "integer" | "number" | "boolean" as plain:
             return {"type": plain}
         case _:
@@ -203,46 +112,3 @@ def _choices(annotation: Any) -> list[str]:
     if typing.get_origin(annotation) is Literal:
         return list(typing.get_args(annotation))
     return [choice for part in typing.get_args(annotation) for choice in _choices(part)]
-
-
-_WORDS: Final[Mapping[str, str]] = {
-    "all_finished": "narrowed by label, cwd",
-    "cancel_task.grace_ms": "before SIGKILL; default 5000",
-    "clear_task.cancel": "end it first",
-    "clear_task.label": "only those with it",
-    "cursor": "next_cursor, to read on",
-    "enter": "add a newline",
-    "get_result.limit": "bytes, up to 262144",
-    "get_result.offset": "bytes",
-    "idle_ms": "wait for silence",
-    "label": "name to find it by",
-    "list_tasks.label": "only those with it",
-    "list_tasks.limit": "default 20",
-    "list_tasks.state": "active: pending, running",
-    "max_bytes": "default 8192",
-    "pattern": "RE2 regex",
-    "poll_task.pattern": "RE2 regex to wait for",
-    "poll_task.show": "default: new with cursor, else tail",
-    "poll_task.wait_ms": "longest wait; default 0",
-    "run_command.after": "task ids to complete first",
-    "run_command.clear_finished": "clear finished tasks first",
-    "run_command.command": "string: run by the shell; list: without",
-    "run_command.env": "added to the server's; null unsets",
-    "run_command.interactive": "keep stdin open for send_input",
-    "run_command.key": "idempotency: same key, same task",
-    "run_command.max_output_bytes": "0: no limit",
-    "run_command.pattern": "RE2 regex to wait for",
-    "run_command.session": "work area; default 'default'",
-    "run_command.stdin": "whole input",
-    "run_command.timeout_ms": "kills; default never",
-    "run_command.wait_ms": "longest wait; default 1000; never kills",
-    "search_output.limit": "default 50",
-    "search_output.task_id": "default: the whole session",
-    "secret": "keep text unrecorded",
-    "send_input.pattern": "RE2 regex to wait for",
-    "send_input.wait_ms": "default: until idle 300 ms, at most 5000",
-    "wait_tasks.label": "all tasks with it, instead of task_ids",
-    "wait_tasks.mode": "default any",
-    "wait_tasks.wait_ms": "default: the longest wait allowed",
-}
-"""What a parameter's name and type do not say, by `tool.parameter` or for every tool that has it."""

@@ -6,18 +6,17 @@ an agent needs to go on: ids, state, how it ended, what was left out, and where 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["MAX_BASE64", "MAX_TEXT", "render"]
+from mcp_tasks.server import session_text
+from mcp_tasks.server.phrases import count, duration, fitting, line, several
+
+__all__ = ["MAX_BASE64", "render"]
 
 MAX_BASE64: Final = 16_384
 """Longer base64 is in the structured content only; no model reads it."""
-MAX_TEXT: Final = 58_000
-"""Characters of JSON that the text of an answer about many things may take, of 60,000 that any answer may."""
 _ENCODED: Final = 12_000  # bytes whose base64 is short enough
-_IDS: Final = 200  # ids in one line
 _CHANGES: Final = 20  # of a task's history
 
 _STREAMS: Final = ("stdout", "stderr")
@@ -40,9 +39,11 @@ def render(tool: str, view: Mapping[str, Any], *, base64: bool = False) -> str:
             return _waited(view)
         case "search_output":
             return _found(view)
+        case _ if tool in session_text.TOOLS:
+            return session_text.render(tool, view)
         case _ if "tasks" in view:
             tasks = map(_whole, view["tasks"])
-            return _fitting([], tasks, [], "tasks; poll_task tells of each") or "no tasks"
+            return fitting([], tasks, [], "tasks; poll_task tells of each") or "no tasks"
         case _:
             return _task(view, base64=base64)
 
@@ -52,19 +53,19 @@ def _task(view: Mapping[str, Any], *, base64: bool) -> str:
     status = _status(view)
     following = view.get("next")
     if following and not lines:
-        return f"{status}; next: {_line(following)}"
+        return f"{status}; next: {line(following)}"
     if following:
-        lines.append(f"next: {_line(following)}")
+        lines.append(f"next: {line(following)}")
     return "\n".join([status, *lines])
 
 
 def _status(view: Mapping[str, Any]) -> str:
     parts = [f"{_state(view)}: task {view.get('task_id', '?')}", *_identity(view)]
     if "elapsed_ms" in view:
-        parts.append(_duration(view["elapsed_ms"]))
+        parts.append(duration(view["elapsed_ms"]))
     parts += [f"{stream} {view[f'{stream}_bytes']} B" for stream in _STREAMS if f"{stream}_bytes" in view]
     if "idle_ms" in view:
-        parts.append(f"idle {_duration(view['idle_ms'])}")
+        parts.append(f"idle {duration(view['idle_ms'])}")
     if queue := view.get("queue"):
         parts.append(_queue(queue))
     parts += _wait(view)
@@ -86,7 +87,7 @@ def _cursor(view: Mapping[str, Any]) -> list[str]:
 def _identity(view: Mapping[str, Any]) -> list[str]:
     parts = [f"session {view['session']}"] if view.get("session") else []
     if label := view.get("label"):
-        parts.append(f"label {_line(label)}")
+        parts.append(f"label {line(label)}")
     if view.get("run", 1) != 1:
         parts.append(f"run {view['run']}")
     if view.get("reused"):
@@ -109,9 +110,7 @@ def _queue(queue: Mapping[str, Any]) -> str:
     waiting = queue.get("waiting_for")
     if not waiting:
         return said
-    return (
-        f"{said}, waiting for {_line(waiting if isinstance(waiting, str) else ' '.join(map(str, waiting)))}"
-    )
+    return f"{said}, waiting for {line(waiting if isinstance(waiting, str) else ' '.join(map(str, waiting)))}"
 
 
 def _wait(view: Mapping[str, Any]) -> list[str]:
@@ -120,9 +119,9 @@ def _wait(view: Mapping[str, Any]) -> list[str]:
         return []
     said = f"wait ended by {result}"
     if "waited_ms" in view:
-        said += f" after {_duration(view['waited_ms'])}"
+        said += f" after {duration(view['waited_ms'])}"
     if view.get("max_wait_ms"):
-        said += f" (a wait is {_duration(view['max_wait_ms'])} at most)"
+        said += f" (a wait is {duration(view['max_wait_ms'])} at most)"
     return [said]
 
 
@@ -131,27 +130,27 @@ def _remarks(view: Mapping[str, Any]) -> list[str]:
     if error := view.get("error"):
         lines.append(_error(error))
     if warning := view.get("warning"):
-        lines.append(f"warning: {_line(warning)}")
+        lines.append(f"warning: {line(warning)}")
     if found := view.get("match"):
         number = "" if found.get("line") is None else f" line {found['line']},"
         place = f"match: {found.get('stream')}{number} byte {found.get('offset')}"
-        lines.append(f"{place}: {_line(found['text'])}" if found.get("text") else place)
+        lines.append(f"{place}: {line(found['text'])}" if found.get("text") else place)
     for stream, (start, end) in (view.get("gap") or {}).items():
         lines.append(f"gap: {stream} bytes {start} to {end} are left out")
     return lines
 
 
 def _error(error: Mapping[str, Any]) -> str:
-    said = f"error: {error.get('code')}: {_line(error.get('message', ''))}"
-    return f"{said}. {_line(error['hint'])}" if error.get("hint") else said
+    said = f"error: {error.get('code')}: {line(error.get('message', ''))}"
+    return f"{said}. {line(error['hint'])}" if error.get("hint") else said
 
 
 def _record(view: Mapping[str, Any]) -> list[str]:
     lines = []
     if "command" in view:
-        lines.append(f"command: {_line(view['command'])}")
+        lines.append(f"command: {line(view['command'])}")
     if "cwd" in view:
-        lines.append(f"cwd: {_line(view['cwd'])}")
+        lines.append(f"cwd: {line(view['cwd'])}")
     moments = [
         f"{name.removesuffix('_at').replace('_', ' ')} {view[name]}"
         for name in ("created_at", "started_at", "ended_at", "last_output_at")
@@ -161,7 +160,7 @@ def _record(view: Mapping[str, Any]) -> list[str]:
         lines.append(", ".join(moments))
     if history := view.get("history"):
         earlier = [f"{len(history) - _CHANGES} earlier changes"] if len(history) > _CHANGES else []
-        changes = [f"{each['state']} {each['at']} ({_line(each['reason'])})" for each in history[-_CHANGES:]]
+        changes = [f"{each['state']} {each['at']} ({line(each['reason'])})" for each in history[-_CHANGES:]]
         lines.append(f"history: {'; '.join([*earlier, *changes])}")
     return lines
 
@@ -189,8 +188,8 @@ def _output(view: Mapping[str, Any], *, base64: bool) -> list[str]:
 def _listing(view: Mapping[str, Any]) -> str:
     tasks = view.get("tasks", [])
     counts = ", ".join(f"{number} {state}" for state, number in view.get("counts", {}).items() if number)
-    status = f"{_count(tasks, 'task')} shown; in all {counts}" if counts else "no tasks"
-    return _fitting(
+    status = f"{count(tasks, 'task')} shown; in all {counts}" if counts else "no tasks"
+    return fitting(
         [status], map(_entry, tasks), _reading_on(view), "tasks of this page; give a smaller limit"
     )
 
@@ -198,42 +197,42 @@ def _listing(view: Mapping[str, Any]) -> str:
 def _entry(task: Mapping[str, Any]) -> str:
     parts = [str(task.get("task_id")), _state(task)]
     if "elapsed_ms" in task:
-        parts.append(_duration(task["elapsed_ms"]))
+        parts.append(duration(task["elapsed_ms"]))
     if created := task.get("created_at"):
         parts.append(str(created))
     if label := task.get("label"):
-        parts.append(f"[{_line(label)}]")
+        parts.append(f"[{line(label)}]")
     if "command" in task:
-        parts.append(f"$ {_line(task['command'])[:200]}")
+        parts.append(f"$ {line(task['command'])[:200]}")
     return "  ".join(parts)
 
 
 def _cleared(view: Mapping[str, Any]) -> str:
     cleared = view.get("cleared", [])
-    status = f"cleared {_count(cleared, 'task')}, freed {view.get('freed_bytes', 0)} B"
-    lines = [f"{status}: {_ids(cleared)}" if cleared else status]
+    status = f"cleared {count(cleared, 'task')}, freed {view.get('freed_bytes', 0)} B"
+    lines = [f"{status}: {several(cleared)}" if cleared else status]
     if warning := view.get("warning"):
-        lines.append(f"warning: {_line(warning)}")
+        lines.append(f"warning: {line(warning)}")
     return "\n".join(lines)
 
 
 def _waited(view: Mapping[str, Any]) -> str:
     done, waiting = view.get("done", []), view.get("open", [])
     status = ", ".join([f"{len(done)} done", f"{len(waiting)} open", *_wait(view)])
-    closing = [f"open: {_ids(waiting)}"] if waiting else []
+    closing = [f"open: {several(waiting)}"] if waiting else []
     if following := view.get("next"):
-        closing.append(f"next: {_line(following)}")
-    return _fitting([status], map(_whole, done), closing, "done tasks; poll_task tells of each")
+        closing.append(f"next: {line(following)}")
+    return fitting([status], map(_whole, done), closing, "done tasks; poll_task tells of each")
 
 
 def _found(view: Mapping[str, Any]) -> str:
     matches = view.get("matches", [])
-    status = f"{_count(matches, 'match', 'matches')} in {view.get('scanned_bytes', 0)} B"
+    status = f"{count(matches, 'match', 'matches')} in {view.get('scanned_bytes', 0)} B"
     if view.get("more"):
         status += ", more to search"
-    closing = [f"warning: {_line(view['warning'])}"] if view.get("warning") else []
+    closing = [f"warning: {line(view['warning'])}"] if view.get("warning") else []
     closing += _reading_on(view)
-    return _fitting(
+    return fitting(
         [status], _matches(matches), closing, "matches of this page; give a smaller limit or context"
     )
 
@@ -263,55 +262,3 @@ def _reading_on(view: Mapping[str, Any]) -> list[str]:
 
 def _whole(task: Mapping[str, Any]) -> str:
     return _task(task, base64=False)
-
-
-def _fitting(opening: list[str], entries: Iterable[str], closing: list[str], rest: str) -> str:
-    """Put an answer together, and say how many entries are left out where all would be too long.
-
-    Args:
-        opening: Lines before the entries.
-        entries: A text for each thing that the answer is about.
-        closing: Lines after the entries.
-        rest: What the entries left out are, and how to have them.
-    """
-    room = MAX_TEXT - sum(map(_length, (*opening, *closing))) - 200
-    lines, left_out = [], 0
-    for entry in entries:
-        room -= _length(entry)
-        if room < 0 or left_out:
-            left_out += 1
-        else:
-            lines.append(entry)
-    if left_out:
-        lines.append(f"left out here: {left_out} more {rest}")
-    return "\n".join([*opening, *lines, *closing])
-
-
-def _length(text: str) -> int:
-    """Characters that a line takes in JSON."""
-    return len(json.dumps(text))
-
-
-def _ids(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _IDS} more" if len(ids) > _IDS else ""
-    return " ".join(ids[:_IDS]) + more
-
-
-def _count(things: list[Any], one: str, many: str = "") -> str:
-    return f"{len(things)} {one if len(things) == 1 else many or f'{one}s'}"
-
-
-def _line(value: object) -> str:
-    """Any text as one line."""
-    return " ".join(str(value).split())
-
-
-def _duration(ms: int) -> str:
-    if ms < 1_000:
-        return f"{ms} ms"
-    if ms < 60_000:
-        return f"{ms / 1_000:.1f} s"
-    minutes, seconds = divmod(ms // 1_000, 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s"
-    return f"{minutes // 60} h {minutes % 60} min"

@@ -21,8 +21,9 @@ from mcp_tasks.errors import InternalError, InvalidArgument, TasksError
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
 from mcp_tasks.requests import GetResult, Request
 from mcp_tasks.server.arguments import parse
-from mcp_tasks.server.schemas import Tool, ToolSet, tool_set
+from mcp_tasks.server.schemas import Tool
 from mcp_tasks.server.text import render
+from mcp_tasks.server.toolsets import ToolSet, tool_set
 from mcp_tasks.service import Caller, Service
 
 __all__ = ["SESSION_META_KEY", "ServerSettings", "build_server"]
@@ -39,6 +40,11 @@ Start: run_command. It answers soon, with state `running` where the command take
 Wait: poll_task (cursor: only what is new; wait_ms: wait a little), wait_tasks for several. No wait kills.
 Come back: get_result has exit code and output, later and from any conversation; list_tasks finds a lost id.
 `session` keeps projects apart; leave it out where there is one."""
+
+_FULL_INSTRUCTIONS: Final = """
+Back after a break: session_info, then read_journal; add_message notes what the next one should know.
+Several commands that belong together: run_plan, then plan_progress.
+Before building or testing something unfamiliar: project_context."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +96,7 @@ def build_server(service: Service, settings: ServerSettings) -> Server[Any]:
         "mcp_tasks",
         version=_version(),
         title="mcp_tasks",
-        instructions=_INSTRUCTIONS,
+        instructions=_INSTRUCTIONS + (_FULL_INSTRUCTIONS if settings.tools == "full" else ""),
         on_list_tools=list_tools,
     )
     # Not as `on_call_tool`: that one wants a model, which would be built only to be taken apart again.

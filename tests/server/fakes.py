@@ -9,7 +9,7 @@ from typing import Any, cast
 import anyio
 
 from mcp_tasks.requests import Request
-from mcp_tasks.server.schemas import ToolSet
+from mcp_tasks.server.toolsets import ToolSet
 from mcp_tasks.service import Caller, Service
 
 __all__ = ["VIEW", "FakeService", "FakeSettings"]
@@ -72,3 +72,6 @@ class FakeService:
 
     run_command = poll_task = get_result = cancel_task = clear_task = list_tasks = _call
     send_input = wait_tasks = search_output = _call
+    session_info = update_session = list_sessions = end_session = _call
+    run_plan = plan_progress = add_message = read_journal = search_journal = _call
+    export_session = project_context = _call

@@ -9,14 +9,23 @@ from hypothesis import strategies as st
 
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.requests import (
+    AddMessage,
     CancelTask,
     ClearTask,
+    EndSession,
+    ExportSession,
     ListTasks,
+    PlanStep,
     PollTask,
+    ProjectContext,
+    ReadJournal,
     Request,
     RunCommand,
+    RunPlan,
+    SearchJournal,
     SearchOutput,
     SendInput,
+    UpdateSession,
     WaitTasks,
 )
 from mcp_tasks.server.arguments import ALIASES, parse
@@ -194,6 +203,109 @@ def test_what_cannot_be_put_right_is_refused(arguments: dict[str, Any], message:
     assert error.hint
 
 
+@pytest.mark.parametrize(
+    ("commands", "steps"),
+    [
+        ("make", ["make"]),
+        ("[ -f x ] && make", ["[ -f x ] && make"]),
+        ('["make", "make test"]', ["make", "make test"]),
+        (["make", ["make", "test"]], ["make", ("make", "test")]),
+        (['["make", "test"]'], [("make", "test")]),
+        ({"command": "make"}, ["make"]),
+        ('{"cmd": "make"}', ["make"]),
+        (['{"cmd": "make"}', "{ make; }"], ["make", "{ make; }"]),
+    ],
+)
+def test_the_commands_of_a_plan_are_taken_in_every_form(commands: Any, steps: list[Any]) -> None:
+    assert [step.command for step in parse(RunPlan, {"commands": commands}).commands] == steps
+
+
+def test_a_step_is_as_loosely_typed_as_a_call_and_knows_the_same_aliases() -> None:
+    step = {
+        "cmd": "make",
+        "workdir": "/",
+        "timeout": "5000",
+        "retries": "2",
+        "delay_ms": 10.0,
+        "env": {"A": 1, "B": None},
+        "after": [1, "build"],
+        "name": "test",
+        "shell": "true",
+        "stdin": '{"a":1}',
+        "grace_ms": None,
+    }
+    [parsed] = parse(RunPlan, {"commands": [step]}).commands
+    assert parsed == PlanStep(
+        command="make",
+        cwd="/",
+        timeout_ms=5_000,
+        retries=2,
+        delay_ms=10,
+        env={"A": "1", "B": None},
+        after=("1", "build"),
+        name="test",
+        stdin='{"a":1}',
+    )
+    assert parse(RunPlan, {"commands": [{"command": "x", "after": 1}]}).commands[0].after == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("commands", "message", "hint"),
+    [
+        (5, "commands must be a list", "give a list of commands"),
+        ([], "commands is empty", "give a list of commands"),
+        ([5], "commands[1]: command must be a string", ""),
+        (["x", {}], "commands[2]: command is missing", "give the command"),
+        ([{"command": "x", "session": "y"}], "commands[1]: session does not go with a step", "one session"),
+        ([{"command": "x", "comand": 1}], "commands[1]: unknown parameter 'comand'", "'command'"),
+        ([{"command": "x", "zzz": 1}], "commands[1]: unknown parameter 'zzz'", "takes command, name"),
+        ([{"command": "x", "cmd": "y"}], "commands[1]: command and cmd both stand for", "give command"),
+        ([{"command": "x", "timeout": 5}], "commands[1]: timeout is in milliseconds", "timeout_ms: 5000"),
+        ([{"command": "x", "wait_ms": 5}], "commands[1]: unknown parameter 'wait_ms'", ""),
+        ([{"command": "x", "env": {"A": "\0"}}], "commands[1]: env['A'] contains a NUL", ""),
+    ],
+)
+def test_a_step_that_is_not_right_is_refused_by_its_number(commands: Any, message: str, hint: str) -> None:
+    error = refused(RunPlan, commands=commands)
+    assert error.message.startswith(message)
+    assert hint in error.hint
+
+
+def test_the_tools_for_sessions_take_loose_types_too() -> None:
+    update = parse(
+        UpdateSession,
+        {
+            "working_directory": "/",
+            "env": '{"A": 1}',
+            "preferences": '{"project": {"test": "make check"}, "depth": 3, "old": null}',
+            "expires_in_ms": "0",
+            "journal_limit": 50.0,
+            "seal_journal": "true",
+            "revision": "4",
+        },
+    )
+    assert (update.cwd, update.env, update.expires_in_ms, update.journal_limit) == ("/", {"A": "1"}, 0, 50)
+    assert update.preferences == {"project": {"test": "make check"}, "depth": 3, "old": None}
+    assert (update.seal_journal, update.revision) == (True, 4)
+    end = parse(EndSession, {"force": "true", "archive": "false", "yield_time_ms": "5"})
+    assert (end.force, end.archive, end.wait_ms) == (True, False, 5)
+    assert parse(RunPlan, {"commands": "x", "background": True}).wait_ms == 0
+    assert parse(ReadJournal, {"folded": "true", "limit": "5", "id": "t"}).task_id == "t"
+    assert parse(ExportSession, {"offset": "7"}).offset == 7
+    assert parse(ProjectContext, {"workdir": "/", "diff": "true", "refresh": False}).diff
+
+
+def test_texts_for_people_are_never_parsed() -> None:
+    assert parse(AddMessage, {"text": '["a"]'}).text == '["a"]'
+    assert parse(SearchJournal, {"text": "5"}).text == "5"
+
+
+def test_preferences_that_are_no_map_are_refused_with_an_example() -> None:
+    error = refused(UpdateSession, preferences="[1]")
+    assert error.message.startswith("preferences must be a map")
+    assert "make check" in error.hint
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -202,9 +314,23 @@ JSON = st.recursive(
 
 
 @given(
-    st.sampled_from([RunCommand, PollTask, CancelTask, ClearTask, SendInput, WaitTasks, SearchOutput]),
+    st.sampled_from(
+        [
+            RunCommand,
+            PollTask,
+            CancelTask,
+            ClearTask,
+            SendInput,
+            WaitTasks,
+            SearchOutput,
+            RunPlan,
+            UpdateSession,
+        ]
+    ),
     st.dictionaries(
-        st.sampled_from([*RunCommand.model_fields, *ALIASES, "task_id", "text", "signal", "x"]),
+        st.sampled_from(
+            [*RunCommand.model_fields, *ALIASES, "task_id", "text", "signal", "commands", "preferences", "x"]
+        ),
         JSON,
         max_size=4,
     ),

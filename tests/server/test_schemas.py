@@ -9,8 +9,10 @@ import jsonschema  # type: ignore[import-untyped] # it has no types of its own
 import pytest
 
 from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.requests import PlanStep
 from mcp_tasks.server.arguments import parse
-from mcp_tasks.server.schemas import CORE, STANDARD, Tool, tool_set
+from mcp_tasks.server.schemas import Tool
+from mcp_tasks.server.toolsets import CORE, FULL, STANDARD, tool_set
 
 VALUES: dict[str, Any] = {
     "integer": 5,
@@ -55,11 +57,81 @@ def test_the_sets_hold_what_the_interface_names() -> None:
     standard = [*core, "send_input", "wait_tasks", "search_output"]
     assert list(tool_set("core")) == core
     assert list(tool_set("standard")) == standard
-    assert list(tool_set("full"))[: len(standard)] == standard
-    assert len(CORE) < len(STANDARD)
+    sessions = ["session_info", "update_session", "list_sessions", "end_session"]
+    plans = ["run_plan", "plan_progress"]
+    journal = ["add_message", "read_journal", "search_journal", "export_session"]
+    assert list(tool_set("full")) == [*standard, *sessions, *plans, *journal, "project_context"]
 
 
-@pytest.mark.parametrize("tool", STANDARD, ids=lambda tool: tool.name)
+PINNED = {
+    # required parameters; read-only, destructive, idempotent, open world
+    "run_command": ("command", "-D-O"),
+    "poll_task": ("task_id", "R-I-"),
+    "get_result": ("task_id", "R-I-"),
+    "cancel_task": ("", "-DI-"),
+    "clear_task": ("", "-DI-"),
+    "list_tasks": ("", "R-I-"),
+    "send_input": ("task_id", "-D-O"),
+    "wait_tasks": ("", "R-I-"),
+    "search_output": ("pattern", "R-I-"),
+    "session_info": ("", "R-I-"),
+    "update_session": ("", "-D--"),
+    "list_sessions": ("", "R-I-"),
+    "end_session": ("", "-DI-"),
+    "run_plan": ("commands", "-D-O"),
+    "plan_progress": ("", "R-I-"),
+    "add_message": ("text", "----"),
+    "read_journal": ("", "R-I-"),
+    "search_journal": ("text", "R-I-"),
+    "export_session": ("", "R-I-"),
+    "project_context": ("", "R-I-"),
+}
+"""What clients rely on; a change here is a change of the interface."""
+
+
+@pytest.mark.parametrize("tool", FULL, ids=lambda tool: tool.name)
+def test_required_parameters_and_annotations_are_pinned(tool: Tool) -> None:
+    shown = listing(tool)
+    hints = [shown["annotations"][f"{name}Hint"] for name in ("readOnly", "destructive", "idempotent")]
+    hints.append(shown["annotations"]["openWorldHint"])
+    letters = "".join(letter if hint else "-" for letter, hint in zip("RDIO", hints, strict=True))
+    assert (" ".join(shown["inputSchema"].get("required", ())), letters) == PINNED[tool.name]
+
+
+def test_the_parameters_of_the_full_set_are_pinned() -> None:
+    pinned = {
+        "session_info": "session",
+        "update_session": "title cwd shell env preferences expires_in_ms journal_limit seal_journal share"
+        " share_expires_in_ms revoke revision session",
+        "list_sessions": "state limit cursor session",
+        "end_session": "reason force archive wait_ms session",
+        "run_plan": "commands name order on_failure key wait_ms session",
+        "plan_progress": "plan_id wait_ms session",
+        "add_message": "text role task_id parent replaces session",
+        "read_journal": "order role task_id thread branch versions folded limit cursor session",
+        "search_journal": "text limit cursor session",
+        "export_session": "format offset limit session",
+        "project_context": "cwd refresh diff session",
+    }
+    for name, parameters in pinned.items():
+        assert set(parameters.split()) <= set(listing(tool_set("full")[name])["inputSchema"]["properties"])
+
+
+def test_a_step_of_a_plan_is_a_string_a_list_or_a_map_that_says_what_it_takes() -> None:
+    schema = listing(tool_set("full")["run_plan"])["inputSchema"]["properties"]["commands"]
+    line, argv, step = schema["items"]["anyOf"]
+    assert (line, argv["items"]) == ({"type": "string"}, {"type": "string"})
+    assert set(PlanStep.model_fields) - {"session"} == set(step["properties"])
+    assert {"command", "name", "after", "cwd", "env", "retries", "delay_ms"} <= set(step["properties"])
+    jsonschema.validate(["make", ["make", "test"], {"cmd": "make", "after": ["1"]}], schema)
+
+
+def test_the_full_listing_is_small_for_what_it_holds() -> None:
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [listing(tool) for tool in FULL]}}
+    assert len(json.dumps(answer, separators=(",", ":"))) < 22_000
+
+
+@pytest.mark.parametrize("tool", FULL, ids=lambda tool: tool.name)
 class TestEveryTool:
     def test_has_a_title_a_description_and_all_four_hints(self, tool: Tool) -> None:
         shown = listing(tool)
@@ -96,7 +168,7 @@ class TestEveryTool:
         schema = listing(tool)["inputSchema"]
         for name, described in schema["properties"].items():
             for value in described.get("enum", [VALUES[described.get("type", "string")]]):
-                given = {"command": "x", "task_id": "x", "pattern": "x"}
+                given = {"command": "x", "task_id": "x", "pattern": "x", "text": "x", "commands": ["x"]}
                 arguments = {need: given[need] for need in schema.get("required", ())} | {name: value}
                 jsonschema.validate(arguments, schema)
                 if (refusal := refused(tool, arguments)) is not None:
@@ -109,7 +181,7 @@ def test_retention_is_told_where_a_task_is_created() -> None:
 
 
 def words(tool: str, parameter: str) -> str:
-    described = listing(tool_set("standard")[tool])["inputSchema"]["properties"][parameter]
+    described = listing(tool_set("full")[tool])["inputSchema"]["properties"][parameter]
     return str(described["description"])
 
 
@@ -119,14 +191,9 @@ def test_a_label_is_a_name_where_a_task_is_made_and_a_filter_elsewhere() -> None
         assert "with it" in words(tool, "label")
 
 
-@pytest.mark.parametrize("tool", ["run_command", "poll_task", "send_input", "wait_tasks"])
+@pytest.mark.parametrize(
+    "tool",
+    ["run_command", "poll_task", "send_input", "wait_tasks", "end_session", "run_plan", "plan_progress"],
+)
 def test_every_wait_states_its_default(tool: str) -> None:
     assert "default" in words(tool, "wait_ms")
-
-
-def test_hints_are_true() -> None:
-    tools = tool_set("standard")
-    read_only = {name for name, tool in tools.items() if tool.hints[0]}
-    assert read_only == {"poll_task", "get_result", "list_tasks", "wait_tasks", "search_output"}
-    assert {name for name, tool in tools.items() if tool.hints[3]} == {"run_command", "send_input"}
-    assert {name for name, tool in tools.items() if not tool.hints[2]} == {"run_command", "send_input"}

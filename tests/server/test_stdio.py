@@ -23,8 +23,8 @@ from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
 import mcp_tasks
-from mcp_tasks.server.schemas import STANDARD
 from mcp_tasks.server.tools import SESSION_META_KEY
+from mcp_tasks.server.toolsets import STANDARD
 from tests.server.test_connection import INITIALIZE, call
 from tests.waiting import wait_until
 

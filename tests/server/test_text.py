@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from mcp_tasks.server.text import MAX_BASE64, MAX_TEXT, render
+from mcp_tasks.server.phrases import MAX_TEXT
+from mcp_tasks.server.text import MAX_BASE64, render
 
 ID = "01k0000000" + "a" * 26
 
