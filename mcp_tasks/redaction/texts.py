@@ -1,42 +1,23 @@
-"""What a command line looks like in records and answers: one line, its secrets taken out.
+"""Texts and command lines without their secrets.
 
-A best effort by form and by name: it errs on the side of taking out, and cannot know a secret that
-looks like any other word. Every step is linear in the length of the text, whatever the text.
+Every step is linear in the length of the text, whatever the text.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from urllib.parse import quote, quote_plus
+
+from mcp_tasks.redaction.forms import redact_forms, redact_headers, redact_private_keys, redact_urls
+from mcp_tasks.redaction.names import HEADERS, is_secret_name
 
 __all__ = ["REDACTED", "redact_command", "redact_text"]
 
 REDACTED = "[redacted]"
-
-# Tokens that issuers gave a form of their own. Possessive quantifiers (+ after a quantifier) and the
-# lookbehind in front keep a text of near misses from being read again and again.
-_TOKEN = re.compile(
-    r"""(?<![\w-])(?:
-      gh[opsur]_\w{20,}+ | github_pat_\w{20,}+               # GitHub
-    | gl(?:pat|ptt|dt|rt|cbt|soat|agent|oas)-[\w.-]{16,}+    # GitLab
-    | sk-(?:ant|proj|svcacct|admin|or)-[\w-]{10,}+           # Anthropic, OpenAI, OpenRouter
-    | sk-[A-Za-z0-9]{20,}+                                   # OpenAI and those who follow it
-    | (?:sk|rk)_(?:live|test)_\w{10,}+ | whsec_\w{16,}+      # Stripe
-    | (?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])               # AWS
-    | xox[abceoprs]-[\w-]{10,}+ | xapp-[\w-]{10,}+           # Slack
-    | AIza[\w-]{30,}+ | ya29\.[\w-]{20,}+                    # Google
-    | npm_\w{30,}+ | pypi-AgE[\w-]{16,}+ | hf_\w{30,}+       # package and model registries
-    | do[opr]_v1_\w{32,}+ | SG\.[\w-]{16,}+\.[\w-]{16,}+     # DigitalOcean, SendGrid
-    | eyJ[\w-]{8,}+\.[\w-]{4,}+(?:\.[\w-]*+)?                # JSON web token
-    )""",
-    re.ASCII | re.VERBOSE,
-)
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-_PRIVATE_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
-# Nothing in it crosses a slash, so the next "://" ends every attempt.
-_URL_PASSWORD = re.compile(r"""(?<=://)([^\s/?#:@'"]{0,256}+):[^\s/'"]+@""")
-_AUTHORIZATION = re.compile(r"(?i)(?<![\w-])(Bearer|Basic|Digest|Token)\s{1,8}+[\w.~+/=-]{8,}+")
 
 # A name and what binds a value to it: = or : or, for an option, a space. A JSON key keeps its quotes.
 _NAME = re.compile(
@@ -44,39 +25,6 @@ _NAME = re.compile(
     r"""(=(?!=)|\\?["']\s{0,8}+:\s{0,8}+|:\s{1,8}+|[ \t]{1,64}+)""",
     re.ASCII,
 )
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SECRET_ENDINGS = ("password", "passwd", "passphrase", "passcode", "secret", "token", "apikey", "credential")
-_SECRET_WORDS = frozenset(
-    ("credentials", "secrets", "passwords", "pass", "passin", "passout", "authorization", "accesskey")
-)
-_SECRET_KEYS = frozenset(
-    ("api", "access", "private", "secret", "signing", "encryption", "account", "auth", "master", "shared")
-)
-# `--max-token`, `--pad-token`, `--no-password`: these count or switch, or name a token of a text.
-_HARMLESS_BEGINNINGS = frozenset(
-    (
-        *(
-            "max",
-            "min",
-            "num",
-            "n",
-            "total",
-            "no",
-            "has",
-            "is",
-            "use",
-            "with",
-            "without",
-            "enable",
-            "disable",
-        ),
-        *("require", "skip", "ask", "pad", "eos", "bos", "unk", "sep", "cls", "mask", "stop", "show"),
-    )
-)
-_HEADERS = frozenset(
-    ("authorization", "proxy-authorization", "cookie", "set-cookie", "private-token", "job-token", "apikey")
-)
-
 _REFERENCE = re.compile(r"""["']?\$(?:\w{1,100}+|\{\w{1,100}+\}|\()|`""", re.ASCII)
 _OPTION = re.compile(r"-{1,2}[A-Za-z][\w-]*+(?=[\s=]|\Z)", re.ASCII)
 # A closing quote may be missing: then the value ends with the text, and nothing is read twice.
@@ -102,28 +50,56 @@ _SHORT_OPTION = {
 }
 
 
-def redact_command(command: str | Sequence[str]) -> str:
+def redact_command(command: str | Sequence[str], values: Collection[str] = ()) -> str:
     """Render a command for people: on one line, secrets replaced by `[redacted]`.
 
     Args:
         command: As it was given: a line for the shell, or program and arguments.
+        values: What `secret_values` found in its environment.
     """
     if isinstance(command, str):
-        text = command
+        text = _redact_values(command, values)
     else:
-        text = " ".join(shlex.quote(_redact_assignment(argument)) for argument in command)
+        parts = (_redact_assignment(_redact_values(argument, values)) for argument in command)
+        text = " ".join(map(shlex.quote, parts))
         text = text.replace(f"'{REDACTED}'", REDACTED)
     return _one_line(redact_text(text))
 
 
-def redact_text(text: str) -> str:
-    """Replace the secrets in a text of any number of lines."""
-    text = _redact_private_keys(text)
-    text = _URL_PASSWORD.sub(rf"\1:{REDACTED}@", text)
+def redact_text(text: str, values: Collection[str] = ()) -> str:
+    """Replace the secrets in a text of any number of lines.
+
+    Args:
+        text: Any text.
+        values: What `secret_values` found in the environment that the text is about.
+    """
+    text = _redact_values(text, values)
+    text = redact_private_keys(text, REDACTED)
+    text = redact_urls(text, REDACTED)
+    text = redact_headers(text, REDACTED)
     text = _redact_named(text)
-    text = _AUTHORIZATION.sub(rf"\1 {REDACTED}", text)
-    text = _TOKEN.sub(REDACTED, text)
+    text = redact_forms(text, REDACTED)
     return _SEGMENT.sub(lambda segment: _redact_short_options(segment[0]), text)
+
+
+def _redact_values(text: str, values: Collection[str]) -> str:
+    """Take out values that are known, as they are and as they look in JSON, URLs, shell quotes and base64."""
+    # To look for each is cheap; a pattern is made of those that are there only.
+    there = [spelling for value in values for spelling in _spellings(value) if spelling in text]
+    if not there:
+        return text
+    longest_first = sorted(set(there), key=len, reverse=True)
+    return re.sub("|".join(map(re.escape, longest_first)), REDACTED, text)
+
+
+def _spellings(value: str) -> set[str]:
+    try:
+        raw = value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return {value, json.dumps(value)[1:-1]}
+    coded = {quote(raw, safe=""), quote(raw), quote_plus(raw), base64.b64encode(raw).decode().rstrip("=")}
+    written = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    return {value, value.strip(), value.replace("'", "'\"'\"'"), *written, *coded} - {""}
 
 
 def _one_line(text: str) -> str:
@@ -135,18 +111,9 @@ def _one_line(text: str) -> str:
 def _redact_assignment(argument: str) -> str:
     """Take out the whole value of an argument that is `NAME=VALUE`: its end is known, whatever it holds."""
     match = _NAME.match(argument)
-    if match and match[3] == "=" and _is_secret(match[2]) and match.end() < len(argument):
+    if match and match[3] == "=" and is_secret_name(match[2]) and match.end() < len(argument):
         return argument[: match.end()] + REDACTED
     return argument
-
-
-def _redact_private_keys(text: str) -> str:
-    pieces, done = [], 0
-    while begin := _PRIVATE_KEY.search(text, done):
-        end = _PRIVATE_KEY_END.search(text, begin.end())
-        pieces += [text[done : begin.start()], REDACTED]
-        done = end.end() if end else len(text)
-    return "".join([*pieces, text[done:]])
 
 
 def _redact_named(text: str) -> str:
@@ -164,8 +131,8 @@ def _redact_named(text: str) -> str:
 def _value_of(text: str, name: re.Match[str]) -> tuple[int, int] | None:
     """Where the value of a name begins and ends, or None where there is no secret."""
     dashes, word, bond = name.groups()
-    header = word.lower() in _HEADERS or word.lower().startswith("x-")
-    if not (_is_secret(word) or word.lower() in _HEADERS):
+    header = word.lower() in HEADERS or word.lower().startswith("x-")
+    if not (is_secret_name(word) or word.lower() in HEADERS):
         return None
     start = name.end()
     quote = text[name.start() - 1] if name.start() else ""
@@ -206,21 +173,6 @@ def _begins_a_line(text: str, at: int) -> bool:
     """Whether only indentation is before a place, as in the lines of a YAML file after the first."""
     before = text[max(0, at - 65) : at].rstrip(" \t-")
     return before.endswith("\n")
-
-
-def _is_secret(name: str) -> bool:
-    words = [word.lower() for word in _WORDS.findall(name)]
-    while words and words[-1].isdigit():
-        words.pop()
-    if not words or words[0] in _HARMLESS_BEGINNINGS:
-        return False
-    last = words[-1]
-    return (
-        last.endswith(_SECRET_ENDINGS)
-        or last in _SECRET_WORDS
-        or (last == "pwd" and len(words) > 1)
-        or (last == "key" and len(words) > 1 and words[-2] in _SECRET_KEYS)
-    )
 
 
 def _redact_short_options(segment: str) -> str:
