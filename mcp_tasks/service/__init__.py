@@ -16,13 +16,17 @@ from mcp_tasks.output import RunOutput
 from mcp_tasks.requests import (
     CancelTask,
     ClearTask,
+    EndSession,
     GetResult,
+    ListSessions,
     ListTasks,
     PollTask,
     Request,
     RunCommand,
     SearchOutput,
     SendInput,
+    SessionInfo,
+    UpdateSession,
     WaitTasks,
 )
 from mcp_tasks.service.access import Caller, needed
@@ -30,6 +34,8 @@ from mcp_tasks.service.conversing import Conversing
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.ending import Ending
 from mcp_tasks.service.reading import Reading
+from mcp_tasks.service.session_ends import SessionEnds
+from mcp_tasks.service.sessions import Sessions
 from mcp_tasks.service.several import Several
 from mcp_tasks.service.starting import Starting
 
@@ -51,6 +57,8 @@ class Service:
         self._ending = Ending(desk)
         self._conversing = Conversing(desk)
         self._several = Several(desk)
+        self._sessions = Sessions(desk)
+        self._session_ends = SessionEnds(desk, self._ending, self._sessions)
 
     async def run_command(self, caller: Caller, request: RunCommand) -> View:
         """Start a command as a durable task and answer with its view."""
@@ -87,6 +95,31 @@ class Service:
     async def wait_tasks(self, caller: Caller, request: WaitTasks) -> View:
         """Wait for the first, all, or the first failure of several tasks."""
         return await self._served(caller, request, self._several.wait_tasks)
+
+    async def session_info(self, caller: Caller, request: SessionInfo) -> View:
+        """Tell everything about one session."""
+        return await self._served(caller, request, self._sessions.session_info)
+
+    async def update_session(self, caller: Caller, request: UpdateSession) -> View:
+        """Change a session, or make it."""
+        return await self._served(caller, request, self._sessions.update_session)
+
+    async def list_sessions(self, caller: Caller, request: ListSessions) -> View:
+        """List the caller's sessions, the one used last first."""
+        return await self._served(caller, request, self._sessions.list_sessions)
+
+    async def end_session(self, caller: Caller, request: EndSession) -> View:
+        """Close a session; what is there stays readable."""
+        return await self._served(caller, request, self._session_ends.end_session)
+
+    async def delete_session(self, caller: Caller, *, force: bool = False) -> View:
+        """Remove a session for good; no tool does that. Raises TaskNotFinished unless it is forced."""
+        admitted = await self._desk.access.admit(caller, "owner")
+        return await self._session_ends.delete_session(admitted, force=force)
+
+    async def all_sessions(self) -> View:
+        """List the sessions of every owner; no tool does that."""
+        return await self._sessions.all_sessions()
 
     async def _served(
         self, caller: Caller, request: R, use_case: Callable[[Caller, R], Awaitable[View]]

@@ -181,10 +181,10 @@ class Access:
         return named[0], found
 
 
-def make_share(session: Session, role: Role, now_ms: int, expires_at: int | None) -> tuple[Share, str]:
+def make_share(session: SessionKey, role: Role, now_ms: int, expires_at: int | None) -> tuple[Share, str]:
     """A new share of a session, and its token, which is told once and kept nowhere."""
     share_id = secrets.token_hex(8)
-    named = json.dumps([session.key.owner, session.key.session, share_id], separators=(",", ":"))
+    named = json.dumps([session.owner, session.session, share_id], separators=(",", ":"))
     token = f"{TOKEN_PREFIX}{_text(named.encode())}.{secrets.token_urlsafe(_SECRET_BYTES)}"
     return Share(share_id, role, _digest(token), now_ms, expires_at), token
 

@@ -21,13 +21,14 @@ from mcp_tasks.launches import Defaults, absolute
 from mcp_tasks.models import Role, Task, TaskKey
 from mcp_tasks.output import Cursor
 from mcp_tasks.output.search import PatternWatch, compile_pattern
-from mcp_tasks.ports import Audit, Executor, Journal, Sealer, Store
+from mcp_tasks.ports import Archives, Audit, Executor, Journal, Sealer, Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.requests import PollTask, RunCommand, SendInput
 from mcp_tasks.service.access import Access, Caller
 from mcp_tasks.service.session_records import SessionRecords
 from mcp_tasks.service.turns import Turns
+from mcp_tasks.service.workspaces import Workspaces
 from mcp_tasks.views import Wait
 from mcp_tasks.waiting import Condition, Waiting
 
@@ -51,6 +52,9 @@ class Desk:
         access: Says who may do what.
         records: Where session records are changed.
         turns: In which order calls change a session.
+        workspaces: What commands of a session are given by default.
+        journal_limit: Live messages of a journal whose session sets no limit; 0 means no limit.
+        archives: Where sessions are put away; None where that cannot be.
     """
 
     store: Store
@@ -70,6 +74,9 @@ class Desk:
     access: Access
     records: SessionRecords
     turns: Turns
+    workspaces: Workspaces
+    journal_limit: int
+    archives: Archives | None = None
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
         """Do blocking work in a thread. A cancelled caller waits until it is done, so nothing is half."""
@@ -114,7 +121,7 @@ class Desk:
     def matching(self, caller: Caller, label: str | None, cwd: str | None) -> Iterator[Sight]:
         """The tasks of the caller's session, newest first, as they are now. Blocking."""
         if cwd is not None:
-            cwd = absolute(cwd, self.defaults.cwd)
+            cwd = absolute(cwd, self.workspaces.base(caller.session_key))
         for task in self.store.tasks(caller.session_key):
             if label is not None and task.spec.label != label:
                 continue

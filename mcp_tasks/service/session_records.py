@@ -14,7 +14,7 @@ from mcp_tasks.errors import RevisionConflict, SessionNotFound, StoreUnavailable
 from mcp_tasks.models import Closed, Draft, Open, Session, SessionKey, Task
 from mcp_tasks.ports import Audit, Journal, Store
 
-__all__ = ["SessionRecords"]
+__all__ = ["SessionRecords", "refuse_other_revision"]
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,8 @@ class SessionRecords:
         """
         while True:
             stored = self._opened(key, by)
-            if revision is not None and stored.revision != revision:
-                raise RevisionConflict(
-                    f"session {key.session!r} is at revision {stored.revision}, not {revision}",
-                    "session_info shows what it is now; decide anew and give that revision",
-                )
+            if revision is not None:
+                refuse_other_revision(stored, revision)
             edited = edit(stored)
             if edited == stored:
                 return stored
@@ -182,3 +179,12 @@ class SessionRecords:
         if stored == fresh:
             self.tell(key, "created", by)
         return stored
+
+
+def refuse_other_revision(session: Session, revision: int) -> None:
+    """Raises RevisionConflict, which tells the current revision, where that is not the one meant."""
+    if session.revision != revision:
+        raise RevisionConflict(
+            f"session {session.key.session!r} is at revision {session.revision}, not {revision}",
+            "session_info shows what it is now; decide anew and give that revision",
+        )
