@@ -8,12 +8,12 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mcp_tasks.errors import InvalidArgument, NotSupported
 from mcp_tasks.models import Spec
 from mcp_tasks.ports import Launch
-from mcp_tasks.redaction import redact_command
+from mcp_tasks.redaction import redact_command, redact_text, secret_values
 from mcp_tasks.requests import RunCommand
 
 __all__ = ["Defaults", "absolute", "fingerprint", "launch_of", "same_request", "spec_of"]
@@ -35,6 +35,7 @@ class Defaults:
         lifeline: End commands with the server.
         workspace: Where the session works; None means `cwd`.
         shell: Of the session; None means the usual one.
+        secret_values: Of `environment`, to be taken out of whatever is recorded.
     """
 
     cwd: str
@@ -44,18 +45,19 @@ class Defaults:
     lifeline: bool
     workspace: str | None = None
     shell: str | None = None
+    secret_values: tuple[str, ...] = field(default=(), repr=False)
 
 
 def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
     """What may be kept of a request. Raises InvalidArgument, NotSupported; looks, but changes nothing."""
-    for name in ("pty", "after", "retries", "delay_ms"):
-        if getattr(request, name):
-            raise NotSupported(f"{name} is not supported yet", f"leave {name} out")
+    if request.pty:
+        raise NotSupported("pty is not supported yet", "leave pty out")
     limit = defaults.max_output_bytes if request.max_output_bytes is None else request.max_output_bytes
+    values = (*secret_values(request.env, request.secrets), *defaults.secret_values)
     return Spec(
-        command=redact_command(request.command),
-        cwd=_directory(request.cwd, defaults),
-        label=request.label,
+        command=redact_command(request.command, values),
+        cwd=redact_text(_directory(request.cwd, defaults), values),
+        label=redact_text(request.label, values) if request.label is not None else None,
         key=request.key,
         fingerprint=fingerprint(request, defaults, secrets.token_hex(8)) if request.key is not None else "",
         interactive=request.interactive,
@@ -63,6 +65,8 @@ def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
         grace_ms=request.grace_ms,
         max_output_bytes=limit,
         on_output_limit=request.on_output_limit,
+        after=tuple(dict.fromkeys(task_id.strip().lower() for task_id in request.after)),
+        retries=request.retries,
     )
 
 
@@ -83,7 +87,7 @@ def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults)
     env[TASK_VARIABLE] = task_id
     return Launch(
         argv=argv,
-        cwd=spec.cwd,
+        cwd=_asked_for(request.cwd, defaults),  # not the record's, which may have been redacted
         env=env,
         stdin=(request.stdin or "").encode("utf-8", "surrogatepass"),
         interactive=spec.interactive,
@@ -104,7 +108,7 @@ def fingerprint(request: RunCommand, defaults: Defaults, salt: str) -> str:
     compared = request.model_dump(
         mode="json",
         exclude={
-            *("session", "key", "label", "clear_finished"),
+            *("session", "key", "label", "clear_finished", "secrets"),
             *("wait_ms", "until", "pattern", "idle_ms", "show", "max_bytes", "ansi"),
         },
     )
@@ -125,6 +129,11 @@ def same_request(spec: Spec, request: RunCommand, defaults: Defaults) -> bool:
 def absolute(cwd: str, default: str) -> str:
     """A directory as it is registered: absolute, `~` and `..` resolved, links as they are."""
     return os.path.normpath(os.path.join(default, os.path.expanduser(cwd)))
+
+
+def _asked_for(cwd: str | None, defaults: Defaults) -> str:
+    base = defaults.workspace or defaults.cwd
+    return absolute(base if cwd is None else cwd, base)
 
 
 def _directory(cwd: str | None, defaults: Defaults) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal as signals
+from collections.abc import Collection, Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -30,6 +31,7 @@ __all__ = [
     "TaskIds",
     "Until",
     "ViewBytes",
+    "check_marked",
     "signal_name",
 ]
 
@@ -55,6 +57,17 @@ def signal_name(value: str) -> str:
         raise InvalidArgument(
             "signal is not a signal of this platform", "give a name like SIGTERM, SIGINT or SIGKILL"
         ) from None
+
+
+def check_marked(secrets: Collection[str], env: Mapping[str, str | None]) -> None:
+    """Make sure that what is marked as secret is there. Raises InvalidArgument."""
+    for number, name in enumerate(secrets, 1):
+        if env.get(name) is None:
+            # It is not repeated: somebody may have given the secret itself.
+            raise InvalidArgument(
+                f"secrets[{number}] is no variable that env sets",
+                "secrets holds names of variables in env, not their values",
+            )
 
 
 def _session(value: str) -> str:

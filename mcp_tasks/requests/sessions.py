@@ -8,7 +8,18 @@ from pydantic import BeforeValidator, Field
 from pydantic import model_validator as _model_validator
 
 from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.parameters import Command, Cwd, Environment, Ms, Name, Names, PositiveMs, Shell, TaskIds
+from mcp_tasks.parameters import (
+    Command,
+    Cwd,
+    Environment,
+    Ms,
+    Name,
+    Names,
+    PositiveMs,
+    Shell,
+    TaskIds,
+    check_marked,
+)
 from mcp_tasks.requests.request import Request
 
 __all__ = [
@@ -120,6 +131,7 @@ class PlanStep(Request):
             raise InvalidArgument(
                 "session does not go with a step", "give session beside commands: a plan runs in one session"
             )
+        check_marked(self.secrets, self.env)
         return self
 
 

@@ -25,6 +25,7 @@ from mcp_tasks.parameters import (
     TaskIds,
     Until,
     ViewBytes,
+    check_marked,
 )
 from mcp_tasks.requests.request import Request
 
@@ -104,6 +105,7 @@ class RunCommand(_Waiting):
 
     @_model_validator(mode="after")
     def _consistent(self) -> RunCommand:
+        check_marked(self.secrets, self.env)
         if self.shell is not None and not isinstance(self.command, str):
             raise InvalidArgument(
                 "shell does not go with a list", "give command as a string, or leave shell out"
