@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.models import Session, SessionKey, Task, TaskKey
+from mcp_tasks.errors import SessionNotFound, StoreUnavailable, TaskNotFinished
+from mcp_tasks.models import Plan, PlanKey, Session, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.ports import Store
 
 __all__ = ["FallbackStore"]
@@ -103,6 +104,20 @@ class FallbackStore:
         """See `ports.Store`."""
         return self._primary.pending()
 
+    def held(self) -> list[TaskKey]:
+        """See `ports.Store`."""
+        return self._primary.held()
+
+    def counts(self, session: SessionKey) -> Mapping[StateName, int]:
+        """See `ports.Store`."""
+        counted = self._primary.counts(session)
+        return counted if self._refuge is None else Counter(counted) + Counter(self._refuge.counts(session))
+
+    def states(self, session: SessionKey, task_ids: Sequence[str]) -> Mapping[str, StateName]:
+        """See `ports.Store`."""
+        found = dict(self._primary.states(session, task_ids))
+        return found if self._refuge is None else found | dict(self._refuge.states(session, task_ids))
+
     def count_tasks(self) -> int:
         """See `ports.Store`."""
         return self._primary.count_tasks() + len(self._diverted)
@@ -112,6 +127,66 @@ class FallbackStore:
         known = {s.key: s for s in (self._refuge.sessions(owner) if self._refuge is not None else [])}
         known |= {session.key: session for session in self._primary.sessions(owner)}
         return [known[key] for key in sorted(known)]
+
+    def open_session(self, session: Session) -> Session:
+        """See `ports.Store`."""
+        return self._primary.open_session(session)
+
+    def load_session(self, key: SessionKey) -> Session:
+        """See `ports.Store`. One whose only tasks are in the refuge is told from there."""
+        try:
+            return self._primary.load_session(key)
+        except SessionNotFound:
+            if self._refuge is None:
+                raise
+            return self._refuge.load_session(key)
+
+    def replace_session(self, session: Session) -> Session:
+        """See `ports.Store`. What is only in the refuge is registered by this, as soon as it can be."""
+        try:
+            return self._primary.replace_session(session)
+        except SessionNotFound:
+            if self._refuge is None:
+                raise
+            self._primary.open_session(self._refuge.load_session(session.key))
+            return self._primary.replace_session(session)
+
+    def delete_session(self, key: SessionKey) -> int:
+        """See `ports.Store`."""
+        if self._refuge is None:
+            return self._primary.delete_session(key)
+        if busy := [task for task in self._refuge.unfinished() if task.session_key == key]:
+            raise TaskNotFinished(
+                f"session {key.session} is in use: task {busy[0].task_id} is not final",
+                "end what runs in it first",
+            )
+        freed, found = 0, False
+        for store in (self._primary, self._refuge):
+            try:
+                freed += store.delete_session(key)
+                found = True
+            except SessionNotFound:
+                continue
+        if not found:
+            raise SessionNotFound(key.session)
+        self._diverted -= {task for task in self._diverted.copy() if task.session_key == key}
+        return freed
+
+    def create_plan(self, plan: Plan) -> None:
+        """See `ports.Store`."""
+        self._primary.create_plan(plan)
+
+    def load_plan(self, key: PlanKey) -> Plan:
+        """See `ports.Store`."""
+        return self._primary.load_plan(key)
+
+    def plans(self, session: SessionKey) -> Iterator[Plan]:
+        """See `ports.Store`."""
+        return self._primary.plans(session)
+
+    def delete_plan(self, key: PlanKey) -> None:
+        """See `ports.Store`."""
+        self._primary.delete_plan(key)
 
     def run_folder(self, key: TaskKey, run: int) -> Path:
         """See `ports.Store`."""
@@ -128,6 +203,10 @@ class FallbackStore:
     def admission(self) -> AbstractContextManager[object]:
         """See `ports.Store`."""
         return self._primary.admission()
+
+    def verify(self) -> Iterator[str]:
+        """See `ports.Store`."""
+        return self._primary.verify()
 
     def problems(self) -> list[str]:
         """See `ports.Store`."""

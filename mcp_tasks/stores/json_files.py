@@ -2,21 +2,21 @@
 
 `sessions/<owner>/<session>/tasks/<task id>.json` is the record, `runs/<task id>.<n>/` the folder of
 its n-th run. A change of state rewrites this one file, whatever the number of tasks. Everything else
-(marks of the unfinished, entries of idempotency keys) is derived from the records or free without one.
+(marks of the unfinished, entries of idempotency keys, the index of the final ones) is derived from
+the records or free without one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from itertools import count
 from pathlib import Path
 
-from mcp_tasks.codec import BrokenRecord, NewerSchema, decode_task, encode_task
+from mcp_tasks.codec import BrokenRecord, NewerSchema, encode_task
 from mcp_tasks.errors import (
     InvalidArgument,
     KeyConflict,
@@ -24,16 +24,22 @@ from mcp_tasks.errors import (
     StoreUnavailable,
     TaskNotFound,
 )
-from mcp_tasks.models import TASK_ID, Session, SessionKey, StateName, Task, TaskKey
+from mcp_tasks.models import TASK_ID, Plan, PlanKey, Session, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.stores import durable
+from mcp_tasks.stores.checking import Checking
+from mcp_tasks.stores.key_entries import KeyEntries
 from mcp_tasks.stores.leftovers import Leftovers
-from mcp_tasks.stores.locks import ProcessLock
-from mcp_tasks.stores.markers import StateMarks
-from mcp_tasks.stores.record_cache import RecordCache
+from mcp_tasks.stores.locks import FolderGone, ProcessLock
+from mcp_tasks.stores.plan_files import PlanFiles
 from mcp_tasks.stores.removal import remove_tree
 from mcp_tasks.stores.run_folders import make_run_folder, run_folder
 from mcp_tasks.stores.session_folders import SessionFolders
+from mcp_tasks.stores.session_records import SessionRecords
+from mcp_tasks.stores.session_removal import SessionRemoval
 from mcp_tasks.stores.state_folder import StateFolder
+from mcp_tasks.stores.state_marks import Standing, StateMarks, standing
+from mcp_tasks.stores.task_index import TaskIndex
+from mcp_tasks.stores.task_records import TaskRecords
 
 __all__ = ["JsonFileStore"]
 
@@ -61,9 +67,13 @@ class JsonFileStore:
         marked = all(os.path.isdir(os.path.join(root, name)) for name in StateMarks.FOLDERS)
         self._state = StateFolder(root, "json", ("sessions", "slots", *StateMarks.FOLDERS), now)
         self._sessions = SessionFolders(self._state)
-        self._marks = StateMarks(self._state, self._sessions, self._state_name, now)
+        self._session_records = SessionRecords(self._state, self._sessions)
+        self._records = TaskRecords(self._state, self._sessions)
+        self._index = TaskIndex(self._sessions, self._records)
+        self._keys = KeyEntries(self._state, self._sessions)
+        self._plans = PlanFiles(self._state, self._sessions)
+        self._marks = StateMarks(self._state, self._sessions, self._standing, now)
         self.slots = Path(self._state.path("slots"))
-        self._cache = RecordCache()
         self._admission = ProcessLock(self._state.path("admission.lock"), _ADMISSION_SECONDS)
         if not marked or self._state.rebooted():
             self.rebuild_markers()
@@ -75,7 +85,17 @@ class JsonFileStore:
         if not TASK_ID.fullmatch(key.task_id):
             raise InvalidArgument("the task id must be 36 characters of 0-9 and a-z")
         data = encode_task(task)
-        folder = self._sessions.ready(key.session_key, task.created_at)
+        try:
+            self._create(task, data)
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            # The session was deleted under our feet. It is made anew when that is over.
+            self._create(task, data)
+
+    def _create(self, task: Task, data: bytes) -> None:
+        key = task.key
+        folder = self._session_records.ready(key.session_key, task.created_at)
         if task.spec.key is None:
             self._write_new(task, data, folder)
             return
@@ -88,12 +108,12 @@ class JsonFileStore:
                 )
             # The entry comes first: without its task it is free, but a task without its entry
             # could be started twice.
-            self._sessions.write_entry(key.session_key, task.spec.key, key.task_id)
+            self._keys.write(key.session_key, task.spec.key, key.task_id)
             self._write_new(task, data, folder)
 
     def load(self, key: TaskKey) -> Task:
         """See `Store.load`. Raises NewerSchema (a StoreUnavailable) for a newer version's record."""
-        return self._read(key)[0]
+        return self._records.read(key)[0]
 
     def locate(self, owner: str, task_id: str) -> TaskKey:
         """See `Store.locate`."""
@@ -101,7 +121,7 @@ class JsonFileStore:
             for session in self._sessions.names(owner):
                 key = TaskKey(owner, session.session, task_id)
                 with suppress(TaskNotFound):
-                    if os.path.lexists(self._record_path(key)):
+                    if os.path.lexists(self._records.path(key)):
                         return key
         raise TaskNotFound(task_id)
 
@@ -110,28 +130,30 @@ class JsonFileStore:
         key = task.key
         new = dataclasses.replace(task, revision=task.revision + 1)
         data = encode_task(new)
-        path = self._record_path(key)
-        with self._sessions.lock(key.session_key):
-            stored, previous = self._read(key, path, locked=True)
+        path = self._records.path(key)
+        with self._locked(key):
+            stored, previous = self._records.read(key, path, locked=True)
             if stored.revision != task.revision:
                 raise RevisionConflict(
                     f"task {key.task_id} was changed meanwhile: "
                     f"revision {stored.revision}, not {task.revision}",
                     "read it again",
                 )
-            if new.state_name != stored.state_name:
+            moved = standing(new) != standing(stored)
+            if moved:
                 self._marks.mark(new)
             durable.write_durably(path, data, previous=previous or encode_task(stored))
-            self._cache.drop(key)
-            if new.state_name != stored.state_name:
+            self._records.cache.drop(key)
+            if moved:
                 self._marks.unmark(new)
+                self._index.add(new)
         return new
 
     def delete(self, key: TaskKey) -> int:
         """See `Store.delete`. What is left of the files after a failure goes at the next opening."""
-        path = self._record_path(key)
-        with self._sessions.lock(key.session_key):
-            stored, _ = self._read(key, path, locked=True)
+        path = self._records.path(key)
+        with self._locked(key):
+            stored, _ = self._records.read(key, path, locked=True)
             try:
                 trash = self._state.throw_away(path, key.task_id)
             except OSError as error:
@@ -142,11 +164,20 @@ class JsonFileStore:
                 with suppress(OSError):
                     os.rename(trash, path)
                 raise
-            self._cache.drop(key)
+            self._records.cache.drop(key)
             self._marks.forget(key)
             if stored.spec.key is not None:
                 self._free_key(key, stored.spec.key)
         return self._remove(key, [trash, *self._thrown_runs(stored)])
+
+    def _locked(self, key: TaskKey) -> ExitStack:
+        """The lock of a task's session. Raises TaskNotFound where the session has just been deleted."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._sessions.lock(key.session_key))
+            except FolderGone:
+                raise TaskNotFound(key.task_id) from None
+            return held.pop_all()
 
     def _thrown_runs(self, task: Task) -> list[str]:
         """Take the run folders of a task that is gone out of the tree, as far as they are there."""
@@ -176,7 +207,15 @@ class JsonFileStore:
 
     def tasks(self, session: SessionKey) -> Iterator[Task]:
         """See `Store.tasks`."""
-        return self._loaded(session, sorted(self._sessions.task_ids(session), reverse=True), locked=False)
+        return self._records.each(session, sorted(self._sessions.task_ids(session), reverse=True))
+
+    def counts(self, session: SessionKey) -> Mapping[StateName, int]:
+        """See `Store.counts`. Lists the names of the records, and reads those that are not final."""
+        return self._index.counts(session)
+
+    def states(self, session: SessionKey, task_ids: Sequence[str]) -> Mapping[str, StateName]:
+        """See `Store.states`."""
+        return self._index.states(session, task_ids)
 
     def unfinished(self) -> list[TaskKey]:
         """See `Store.unfinished`. Looks at the marks only, and reads a record when it has changed."""
@@ -186,13 +225,57 @@ class JsonFileStore:
         """See `Store.pending`. Works as `unfinished` does, on marks of its own."""
         return self._marks.pending()
 
+    def held(self) -> list[TaskKey]:
+        """See `Store.held`. Works as `unfinished` does, on marks of its own."""
+        return self._marks.held()
+
     def count_tasks(self) -> int:
         """See `Store.count_tasks`. Counts the names of records."""
         return sum(len(self._sessions.task_ids(session)) for session in self._sessions.names())
 
     def sessions(self, owner: str | None = None) -> list[Session]:
         """See `Store.sessions`."""
-        return self._sessions.all(owner)
+        return self._session_records.all(owner)
+
+    def open_session(self, session: Session) -> Session:
+        """See `Store.open_session`."""
+        return self._session_records.open(session)
+
+    def load_session(self, key: SessionKey) -> Session:
+        """See `Store.load_session`. Raises NewerSchema for a newer version's record."""
+        return self._session_records.load(key)
+
+    def replace_session(self, session: Session) -> Session:
+        """See `Store.replace_session`."""
+        return self._session_records.replace(session)
+
+    def delete_session(self, key: SessionKey) -> int:
+        """See `Store.delete_session`. It goes in one step, or stays; what is left of its files goes later."""
+        trash = SessionRemoval(self._state, self._sessions, self._records, self._index, self._now).take(key)
+        self._session_records.forget(key)
+        try:
+            return remove_tree(trash)
+        except StoreUnavailable as error:
+            self._state.report(
+                f"files of the deleted session {key.session} are left in trash/: {error.message}"
+            )
+            return 0
+
+    def create_plan(self, plan: Plan) -> None:
+        """See `Store.create_plan`."""
+        self._plans.create(plan)
+
+    def load_plan(self, key: PlanKey) -> Plan:
+        """See `Store.load_plan`."""
+        return self._plans.load(key)
+
+    def plans(self, session: SessionKey) -> Iterator[Plan]:
+        """See `Store.plans`."""
+        return self._plans.all(session)
+
+    def delete_plan(self, key: PlanKey) -> None:
+        """See `Store.delete_plan`."""
+        self._plans.delete(key)
 
     def run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
@@ -200,7 +283,7 @@ class JsonFileStore:
 
     def make_run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.make_run_folder`. One mkdir where the session exists; TaskNotFound as `run_folder`."""
-        return make_run_folder(self._state.root, key, run, self._state.report)
+        return make_run_folder(self._state.root, key, run, self._sessions.making, self._state.report)
 
     def sweep(self) -> None:
         """See `Store.sweep`."""
@@ -210,22 +293,27 @@ class JsonFileStore:
         """See `Store.admission`. Raises StoreUnavailable when it is not to be had within 30 s."""
         return self._admission.held()
 
+    def verify(self) -> Iterator[str]:
+        """See `Store.verify`."""
+        return Checking(self, self._sessions, self._keys, self._index, self._marks).sentences()
+
     def problems(self) -> list[str]:
         """See `Store.problems`."""
         return self._state.problems()
 
     def close(self) -> None:
         """Forget what was read. Nothing is held open between calls."""
-        self._cache.clear()
+        self._records.cache.clear()
+        self._index.clear()
 
     def rebuild_markers(self) -> None:
-        """Mark every unfinished task anew, from the records of all sessions.
+        """Mark every unfinished task anew, from the records of all sessions that are not known as final.
 
         Done by itself when the machine has started again since the marks were made.
         """
         for session in self._sessions.names():
             self._sessions.remove_stale_temporaries(session)
-            for task in self.tasks(session):
+            for task in self._index.unfinished(session):
                 self._marks.mark(task)
 
     def _write_new(self, task: Task, data: bytes, session_folder: str) -> None:
@@ -244,107 +332,25 @@ class JsonFileStore:
         if time.monotonic() - began > _SLOW_WRITE_SECONDS:
             self._marks.mark(task)  # somebody may have taken the mark for a stale one
 
-    def _state_name(self, key: TaskKey, *, locked: bool) -> StateName | None:
-        """The state of a task for the marks; None where its record tells nothing now."""
+    def _standing(self, key: TaskKey, *, locked: bool) -> Standing | None:
+        """Where a task stands, for the marks; None where its record tells nothing now."""
         try:
-            return self._read(key, locked=locked)[0].state_name
+            return standing(self._records.read(key, locked=locked)[0])
         except NewerSchema:
             return None  # reported already, and left as it is
         except StoreUnavailable as error:
-            self._bear(key.task_id, error)
+            self._records.bear(key.task_id, error)
             return None
-
-    def _record_path(self, key: TaskKey, session_folder: str | None = None) -> str:
-        """Where a record is or would be, no step on the way being a link. Raises TaskNotFound.
-
-        Args:
-            key: The task.
-            session_folder: The way down to there is known to be without links.
-        """
-        if not TASK_ID.fullmatch(key.task_id):
-            raise TaskNotFound(key.task_id)
-        if session_folder is not None:
-            return f"{session_folder}/tasks/{key.task_id}.json"
-        try:
-            return f"{self._sessions.existing(key.session_key, 'tasks')}/{key.task_id}.json"
-        except FileNotFoundError:
-            raise TaskNotFound(key.task_id) from None
-        except durable.UnsafeFile as error:
-            self._state.report(f"task {key.task_id}: {error.message}")
-            raise TaskNotFound(key.task_id) from None
-
-    def _read(self, key: TaskKey, path: str | None = None, *, locked: bool = False) -> tuple[Task, bytes]:
-        """A task and the bytes it was read from; no bytes where it came from the cache."""
-        path = path or self._record_path(key)
-        try:
-            cached = self._cache.get(key, os.lstat(path))
-            if cached is not None:
-                return cached, b""
-            task, data, found = self._decoded(key, path)
-        except FileNotFoundError:
-            raise TaskNotFound(key.task_id) from None
-        except NewerSchema as error:
-            self._state.report(f"task {key.task_id}: {error.message}")
-            raise
-        except (BrokenRecord, durable.UnsafeFile):
-            task, data, found = self._second_look(key, path, locked=locked)
-        except OSError as error:
-            if isinstance(error, NotADirectoryError):
-                raise TaskNotFound(key.task_id) from None
-            raise durable.unavailable("reading a record", error) from error
-        self._cache.put(task, found)
-        return task, data
-
-    def _decoded(self, key: TaskKey, path: str) -> tuple[Task, bytes, os.stat_result]:
-        data, found = durable.read_with_stat(path, report=self._state.report)
-        task = decode_task(data)
-        if task.key != key:
-            raise BrokenRecord("task.key: the record is another task's")
-        return task, data, found
-
-    def _second_look(self, key: TaskKey, path: str, *, locked: bool) -> tuple[Task, bytes, os.stat_result]:
-        """Set a broken record aside, unless it is well under the lock. Raises TaskNotFound then."""
-        with nullcontext() if locked else self._sessions.lock(key.session_key):
-            try:
-                return self._decoded(key, path)
-            except NewerSchema:
-                raise
-            except (BrokenRecord, durable.UnsafeFile) as error:
-                self._state.set_aside(path, error.message)
-            except FileNotFoundError:
-                pass
-        raise TaskNotFound(key.task_id)
-
-    def _loaded(self, session: SessionKey, ids: list[str], *, locked: bool) -> Iterator[Task]:
-        for task_id in ids:
-            key = TaskKey(session.owner, session.session, task_id)
-            try:
-                # The way down to the records was looked at for the listing.
-                path = self._record_path(key, self._sessions.path(session))
-                yield self._read(key, path, locked=locked)[0]
-            except TaskNotFound:
-                continue
-            except NewerSchema:
-                continue  # reported by load, and left as it is
-            except StoreUnavailable as error:
-                self._bear(task_id, error)
-
-    def _bear(self, task_id: str, error: StoreUnavailable) -> None:
-        """Report a bad spot of the disk, which is this one record's; raise what is every record's."""
-        cause = error.__cause__
-        if not isinstance(cause, OSError) or cause.errno != errno.EIO:
-            raise error
-        self._state.report(f"task {task_id}: {error.message}")
 
     def _holder(self, session: SessionKey, key: str, *, locked: bool) -> Task | None:
         try:
-            task_id = self._sessions.read_entry(session, key)
+            task_id = self._keys.read(session, key)
         except BrokenRecord as error:
             return self._recover_entry(session, key, error.message, locked=locked)
         if task_id is None:
             return None
         try:
-            task, _ = self._read(TaskKey(session.owner, session.session, task_id), locked=locked)
+            task, _ = self._records.read(TaskKey(session.owner, session.session, task_id), locked=locked)
         except TaskNotFound:
             return None
         return task if task.spec.key == key else None
@@ -352,14 +358,14 @@ class JsonFileStore:
     def _recover_entry(self, session: SessionKey, key: str, why: str, *, locked: bool) -> Task | None:
         """The records know their keys, so a broken entry costs one look through the session."""
         with nullcontext() if locked else self._sessions.lock(session):
-            tasks = self._loaded(session, self._sessions.task_ids(session), locked=True)
+            tasks = self._records.each(session, self._sessions.task_ids(session), locked=True)
             holder = next((task for task in tasks if task.spec.key == key), None)
-            self._sessions.set_entry_aside(session, key, why)
+            self._keys.set_aside(session, key, why)
             if holder is not None:
-                self._sessions.write_entry(session, key, holder.key.task_id)
+                self._keys.write(session, key, holder.key.task_id)
         return holder
 
     def _free_key(self, key: TaskKey, idempotency_key: str) -> None:
         with suppress(BrokenRecord, StoreUnavailable):
-            if self._sessions.read_entry(key.session_key, idempotency_key) == key.task_id:
-                self._sessions.remove_entry(key.session_key, idempotency_key)
+            if self._keys.read(key.session_key, idempotency_key) == key.task_id:
+                self._keys.remove(key.session_key, idempotency_key)

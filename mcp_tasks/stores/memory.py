@@ -5,16 +5,36 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 
-from mcp_tasks.errors import InvalidArgument, KeyConflict, RevisionConflict, StoreUnavailable, TaskNotFound
-from mcp_tasks.models import SESSION_NAME, TASK_ID, Session, SessionKey, Task, TaskKey
+from mcp_tasks.errors import (
+    InvalidArgument,
+    KeyConflict,
+    PlanNotFound,
+    RevisionConflict,
+    SessionNotFound,
+    StoreUnavailable,
+    TaskNotFinished,
+    TaskNotFound,
+)
+from mcp_tasks.models import (
+    SESSION_NAME,
+    TASK_ID,
+    Plan,
+    PlanKey,
+    Session,
+    SessionKey,
+    StateName,
+    Task,
+    TaskKey,
+)
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.removal import remove_tree
-from mcp_tasks.stores.run_folders import make_run_folder, run_folder
+from mcp_tasks.stores.run_folders import make_run_folder, run_folder, session_place
 
 __all__ = ["MemoryStore"]
 
@@ -36,6 +56,7 @@ class MemoryStore:
         self._sessions: dict[SessionKey, Session] = {}
         self._tasks: dict[SessionKey, dict[str, Task]] = {}
         self._keys: dict[tuple[SessionKey, str], str] = {}
+        self._plans: dict[SessionKey, dict[str, Plan]] = {}
         self._unfinished: set[TaskKey] = set()
         self._problems: list[str] = []
         self.slots = root / "slots"
@@ -46,11 +67,8 @@ class MemoryStore:
         key, session = task.key, task.key.session_key
         if not TASK_ID.fullmatch(key.task_id):
             raise InvalidArgument("the task id must be 36 characters of 0-9 and a-z")
-        if not SESSION_NAME.fullmatch(key.session):
-            raise InvalidArgument(
-                f"{key.session!r} cannot be the name of a session", "1 to 128 of A-Z a-z 0-9 . _ -"
-            )
         with self._lock:
+            _check_name(session)
             tasks = self._tasks.setdefault(session, {})
             if key.task_id in tasks:
                 raise RevisionConflict(f"there is a task {key.task_id} already", "make a new id")
@@ -117,14 +135,16 @@ class MemoryStore:
             folder = self.run_folder(key, run)
             if run > stored.run and not folder.is_dir():
                 break
-            try:
-                freed += remove_tree(folder)
-            except StoreUnavailable as error:
-                with self._lock:
-                    self._problems.append(
-                        f"files of the cleared task {key.task_id} are left: {error.message}"
-                    )
+            freed += self._remove(folder, f"the cleared task {key.task_id}")
         return freed
+
+    def _remove(self, folder: Path, whose: str) -> int:
+        try:
+            return remove_tree(folder)
+        except StoreUnavailable as error:
+            with self._lock:
+                self._problems.append(f"files of {whose} are left: {error.message}")
+            return 0
 
     def find_key(self, session: SessionKey, key: str) -> Task | None:
         """See `Store.find_key`."""
@@ -146,7 +166,23 @@ class MemoryStore:
     def pending(self) -> list[TaskKey]:
         """See `Store.pending`."""
         with self._lock:
-            return [key for key in self.unfinished() if self.load(key).state_name == "pending"]
+            return [key for key in self.unfinished() if _waits(self.load(key), held=False)]
+
+    def held(self) -> list[TaskKey]:
+        """See `Store.held`."""
+        with self._lock:
+            return [key for key in self.unfinished() if _waits(self.load(key), held=True)]
+
+    def counts(self, session: SessionKey) -> Mapping[StateName, int]:
+        """See `Store.counts`."""
+        with self._lock:
+            return Counter(task.state_name for task in self._tasks.get(session, {}).values())
+
+    def states(self, session: SessionKey, task_ids: Sequence[str]) -> Mapping[str, StateName]:
+        """See `Store.states`."""
+        with self._lock:
+            tasks = self._tasks.get(session, {})
+            return {task_id: tasks[task_id].state_name for task_id in task_ids if task_id in tasks}
 
     def count_tasks(self) -> int:
         """See `Store.count_tasks`."""
@@ -159,13 +195,88 @@ class MemoryStore:
             found = [one for one in self._sessions.values() if owner is None or one.key.owner == owner]
         return sorted(found, key=lambda session: session.key)
 
+    def open_session(self, session: Session) -> Session:
+        """See `Store.open_session`."""
+        _check_name(session.key)
+        with self._lock:
+            return self._sessions.setdefault(session.key, session)
+
+    def load_session(self, key: SessionKey) -> Session:
+        """See `Store.load_session`."""
+        with self._lock:
+            session = self._sessions.get(key)
+        if session is None:
+            raise SessionNotFound(key.session)
+        return session
+
+    def replace_session(self, session: Session) -> Session:
+        """See `Store.replace_session`."""
+        with self._lock:
+            stored = self.load_session(session.key)
+            if stored.revision != session.revision:
+                raise RevisionConflict(
+                    f"session {session.key.session} was changed meanwhile: "
+                    f"revision {stored.revision}, not {session.revision}",
+                    "read it again",
+                )
+            new = dataclasses.replace(session, revision=session.revision + 1)
+            self._sessions[session.key] = new
+        return new
+
+    def delete_session(self, key: SessionKey) -> int:
+        """See `Store.delete_session`."""
+        with self._lock:
+            self.load_session(key)
+            for task in self._tasks.get(key, {}).values():
+                if not task.is_final:
+                    raise TaskNotFinished(
+                        f"session {key.session} is in use: task {task.key.task_id} is {task.state_name}",
+                        "end what runs in it first",
+                    )
+            del self._sessions[key]
+            self._tasks.pop(key, None)
+            self._plans.pop(key, None)
+            self._keys = {entry: task_id for entry, task_id in self._keys.items() if entry[0] != key}
+        return self._remove(session_place(self._root, key), f"the deleted session {key.session}")
+
+    def create_plan(self, plan: Plan) -> None:
+        """See `Store.create_plan`."""
+        key = plan.key
+        if not TASK_ID.fullmatch(key.plan_id):
+            raise InvalidArgument("the plan id must be 36 characters of 0-9 and a-z")
+        with self._lock:
+            self.load_session(key.session_key)
+            plans = self._plans.setdefault(key.session_key, {})
+            if key.plan_id in plans:
+                raise RevisionConflict(f"there is a plan {key.plan_id} already", "make a new id")
+            plans[key.plan_id] = plan
+
+    def load_plan(self, key: PlanKey) -> Plan:
+        """See `Store.load_plan`."""
+        with self._lock:
+            plan = self._plans.get(key.session_key, {}).get(key.plan_id)
+        if plan is None:
+            raise PlanNotFound(key.plan_id)
+        return plan
+
+    def plans(self, session: SessionKey) -> Iterator[Plan]:
+        """See `Store.plans`."""
+        with self._lock:
+            found = dict(self._plans.get(session, {}))
+        return (found[plan_id] for plan_id in sorted(found, reverse=True))
+
+    def delete_plan(self, key: PlanKey) -> None:
+        """See `Store.delete_plan`."""
+        with self._lock:
+            self._plans.get(key.session_key, {}).pop(key.plan_id, None)
+
     def run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
         return run_folder(self._root, key, run)
 
     def make_run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.make_run_folder`. Raises TaskNotFound as `run_folder` does."""
-        return make_run_folder(self._root, key, run)
+        return make_run_folder(self._root, key, run, lambda: self._lock)
 
     def sweep(self) -> None:
         """See `Store.sweep`. Nothing here outlives the process that made it."""
@@ -173,6 +284,10 @@ class MemoryStore:
     def admission(self) -> AbstractContextManager[None]:
         """See `Store.admission`; one process is all there is."""
         return self._admitted()
+
+    def verify(self) -> Iterator[str]:
+        """See `Store.verify`. Nothing here can go bad by itself."""
+        yield from self.problems()
 
     def problems(self) -> list[str]:
         """See `Store.problems`."""
@@ -182,8 +297,11 @@ class MemoryStore:
     def close(self) -> None:
         """Forget every record. The files belong to whoever made the folder."""
         with self._lock:
-            for kept in (self._sessions, self._tasks, self._keys, self._unfinished):
-                kept.clear()
+            self._sessions.clear()
+            self._tasks.clear()
+            self._keys.clear()
+            self._plans.clear()
+            self._unfinished.clear()
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -196,3 +314,14 @@ class MemoryStore:
                 task = self._tasks.get(session, {}).get(task_id)
             if task is not None:
                 yield task
+
+
+def _check_name(key: SessionKey) -> None:
+    if not SESSION_NAME.fullmatch(key.session):
+        raise InvalidArgument(
+            f"{key.session!r} cannot be the name of a session", "1 to 128 of A-Z a-z 0-9 . _ -"
+        )
+
+
+def _waits(task: Task, *, held: bool) -> bool:
+    return task.state_name == "pending" and task.is_held is held

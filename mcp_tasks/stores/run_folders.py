@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from mcp_tasks.errors import TaskNotFound
-from mcp_tasks.models import SESSION_NAME, TASK_ID, TaskKey
+from mcp_tasks.errors import StoreUnavailable, TaskNotFound
+from mcp_tasks.models import SESSION_NAME, TASK_ID, SessionKey, TaskKey
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.folder_names import owner_folder, session_folder
 
-__all__ = ["make_run_folder", "run_folder"]
+__all__ = ["make_run_folder", "run_folder", "session_place"]
+
+
+def session_place(root: str, key: SessionKey) -> Path:
+    """`<root>/sessions/<owner>/<session>`, of a session whose name has been checked."""
+    return Path(root, "sessions", owner_folder(key.owner), session_folder(key.session))
 
 
 def run_folder(root: str, key: TaskKey, run: int) -> Path:
@@ -17,13 +24,20 @@ def run_folder(root: str, key: TaskKey, run: int) -> Path:
     return Path(root, *_way(key), f"{key.task_id}.{int(run)}")
 
 
-def make_run_folder(root: str, key: TaskKey, run: int, report: durable.Report | None = None) -> Path:
+def make_run_folder(
+    root: str,
+    key: TaskKey,
+    run: int,
+    making: Callable[[], AbstractContextManager[object]],
+    report: durable.Report | None = None,
+) -> Path:
     """Make a run folder, and what is missing above it, for its owner only; it may be there already.
 
     Args:
         root: Must exist.
         key: The task, registered or not.
         run: Its number, from 1.
+        making: Held while a folder of a session is made.
         report: Told in a sentence when wider modes had to be narrowed.
 
     Raises:
@@ -32,16 +46,25 @@ def make_run_folder(root: str, key: TaskKey, run: int, report: durable.Report | 
         StoreUnavailable: The kernel refused.
     """
     way = _way(key)
+    folder = run_folder(root, key, run)
     try:
         durable.real_folder(root, *way)
-    except FileNotFoundError:
-        place = root
-        for name in way:
-            place = f"{place}/{name}"
-            durable.make_private_folder(place, report)
-    folder = run_folder(root, key, run)
-    durable.make_private_folder(folder, report)
+        durable.make_private_folder(folder, report)
+    except (FileNotFoundError, StoreUnavailable) as error:
+        # There was none, or the session was deleted in this moment.
+        if not isinstance(error.__cause__ or error, FileNotFoundError):
+            raise
+        with making():
+            for place in _steps(root, way):
+                durable.make_private_folder(place, report)
+            durable.make_private_folder(folder, report)
     return folder
+
+
+def _steps(root: str, way: tuple[str, ...]) -> Iterator[str]:
+    for name in way:
+        root = f"{root}/{name}"
+        yield root
 
 
 def _way(key: TaskKey) -> tuple[str, ...]:

@@ -28,7 +28,19 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOST_PROBLEMS = 1000
 # What a state directory may hold before it has its store.json: the work of a process that was killed.
 _OURS = frozenset(
-    ("store", "sessions", "active", "pending", "slots", "quarantine", "trash", "boot", "admission", "steward")
+    (
+        "store",
+        "sessions",
+        "active",
+        "pending",
+        "held",
+        "slots",
+        "quarantine",
+        "trash",
+        "boot",
+        "admission",
+        "steward",
+    )
 )
 
 
@@ -110,11 +122,20 @@ class StateFolder:
         except OSError as error:
             self.report(f"{label} is broken ({why}) and could not be set aside: {error.strerror}")
             return False
+        self._explain(name, label, original, why)
+        return True
+
+    def keep_aside(self, label: str, data: bytes, why: str) -> None:
+        """Write what cannot be read to `quarantine/`, as `set_aside` moves it. Raises StoreUnavailable."""
+        name = f"{int(self._now() * 1000)}-{secrets.token_hex(4)}-{label[:150]}"
+        durable.write_durably(self.path("quarantine", name), data)
+        self._explain(name, label, label, why)
+
+    def _explain(self, name: str, label: str, original: str, why: str) -> None:
         note = f"{original}\n{why}\n"
         with suppress(StoreUnavailable):  # the note is a convenience, the report says the same
             durable.write_durably(self.path("quarantine", f"{name}.why"), note.encode("utf-8", "replace"))
         self.report(f"{label} could not be read and was set aside as quarantine/{name}: {why}")
-        return True
 
     def throw_away(self, path: str, label: str) -> str:
         """Take a file or folder out of the tree in one step.

@@ -1,0 +1,156 @@
+"""Which tasks of a session are final and how they ended, derived: one line per task in `finals`.
+
+A final state never changes, so a line once written is right for as long as the task is there. Which
+tasks are there is told by the names of the records and by nothing else; a task without a line is read,
+and gets one. So the file may be missing, cut off or behind at any time. It is not synced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.models import SessionKey, StateName, Task
+from mcp_tasks.stores import durable
+from mcp_tasks.stores.session_folders import SessionFolders
+
+__all__ = ["Finals"]
+
+# No two of these letters are one flipped bit apart.
+_LETTERS: Mapping[StateName, str] = {"completed": "c", "failed": "f", "cancelled": "x", "lost": "l"}
+_NAMES: Mapping[str, StateName] = {letter: name for name, letter in _LETTERS.items()}
+_WIDTH = 38
+_LINE = re.compile(rb"[0-9a-z]{36}[cfxl]")
+_LINES = re.compile(rb"(?:[0-9a-z]{36}[cfxl]\n)*+")
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_MOST_KEPT = 250_000
+_FEW_DEAD = 1_000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was read of one file: its inode, how far, how many lines, and the state of each task."""
+
+    inode: int = 0
+    read: int = 0
+    lines: int = 0
+    states: dict[str, StateName] = field(default_factory=dict)
+
+
+class Finals:
+    """The files of all sessions. Safe for many threads and many processes."""
+
+    def __init__(self, sessions: SessionFolders) -> None:
+        """Nothing is read yet."""
+        self._sessions = sessions
+        self._guard = threading.Lock()
+        self._known: dict[SessionKey, _Known] = {}
+        self._kept = 0
+
+    def states(self, session: SessionKey) -> Mapping[str, StateName]:
+        """The final states that are written down, of tasks that may be gone meanwhile.
+
+        What is returned must not be changed, and grows when it is asked for again.
+        """
+        with self._guard:
+            known = self._known.pop(session, None) or _Known()
+            before = len(known.states)
+            self._catch_up(known, f"{self._sessions.path(session)}/finals")
+            self._known[session] = known  # the newest comes last
+            self._kept += len(known.states) - before
+            while self._kept > _MOST_KEPT and len(self._known) > 1:
+                self._kept -= len(self._known.pop(next(iter(self._known))).states)
+            return known.states
+
+    def add(self, session: SessionKey, tasks: Iterable[Task]) -> None:
+        """Write down the states of tasks whose final records are on the disk. Never fails."""
+        lines = "".join(
+            f"{task.key.task_id}{_LETTERS[task.state_name]}\n" for task in tasks if task.is_final
+        ).encode()
+        if not lines:
+            return
+        try:
+            descriptor = os.open(f"{self._sessions.path(session)}/finals", _APPEND, 0o600)
+            try:
+                os.write(descriptor, lines)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            _log.info("the end of a task could not be written into the index: %s", error)
+
+    def compact(self, session: SessionKey, there: Sequence[str]) -> None:
+        """Write the file anew where most of its lines are of tasks that are gone.
+
+        Args:
+            session: Whose file.
+            there: The ids of the tasks that have a record.
+        """
+        with self._guard:
+            known = self._known.get(session)
+            if known is None or known.lines - len(there) <= max(len(there), _FEW_DEAD):
+                return
+            live = {task_id: known.states[task_id] for task_id in there if task_id in known.states}
+            self._kept += len(live) - len(known.states)
+            known.states, known.read, known.lines = live, 0, 0
+        lines = "".join(f"{task_id}{_LETTERS[state]}\n" for task_id, state in live.items())
+        # A line that somebody adds meanwhile is lost, and is written again when it is missed.
+        with suppress(StoreUnavailable), self._sessions.lock(session):
+            durable.write_durably(f"{self._sessions.path(session)}/finals", lines.encode())
+
+    def forget(self, session: SessionKey) -> None:
+        """Give back what was read of a session."""
+        with self._guard:
+            self._kept -= len(self._known.pop(session, _Known()).states)
+
+    def clear(self) -> None:
+        """Give back everything."""
+        with self._guard:
+            self._known.clear()
+            self._kept = 0
+
+    def _catch_up(self, known: _Known, path: str) -> None:
+        """Read what was added since, or all of it where the file is another one, or shorter."""
+        try:
+            descriptor = os.open(path, _READ)
+        except OSError:
+            known.inode, known.read, known.lines = 0, 0, 0
+            return
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                return
+            if found.st_ino != known.inode or found.st_size < known.read:
+                known.inode, known.read, known.lines = found.st_ino, 0, 0
+            new = _read_from(descriptor, known.read, found.st_size)
+        except OSError as error:
+            _log.warning("the index of a session cannot be read: %s", error)
+            return
+        finally:
+            os.close(descriptor)
+        new = new[: new.rfind(b"\n") + 1]  # the last line may be on its way
+        known.read += len(new)
+        if not _LINES.fullmatch(new):
+            _log.warning("the index of a session is damaged in places, what is missing is read again")
+            new = b"".join(line + b"\n" for line in new.split(b"\n") if _LINE.fullmatch(line))
+            known.lines += _FEW_DEAD + len(known.states)  # to be written anew
+        known.lines += len(new) // _WIDTH
+        text = new.decode("ascii")
+        known.states.update((text[at : at + 36], _NAMES[text[at + 36]]) for at in range(0, len(text), _WIDTH))
+
+
+def _read_from(descriptor: int, offset: int, size: int) -> bytes:
+    pieces: list[bytes] = []
+    while offset < size and (piece := os.pread(descriptor, size - offset, offset)):
+        pieces.append(piece)
+        offset += len(piece)
+    return b"".join(pieces)
