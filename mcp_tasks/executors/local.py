@@ -19,16 +19,18 @@ import os
 import select
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mcp_tasks.errors import InvalidArgument, LimitReached, NotSupported, StoreUnavailable
 from mcp_tasks.executors import run_folder, survivors
-from mcp_tasks.executors.launch_format import from_file, to_file, to_wire
+from mcp_tasks.executors.launch_file import LaunchFile
+from mcp_tasks.executors.launch_format import to_wire
 from mcp_tasks.executors.link import LauncherLink
 from mcp_tasks.executors.reservation import LocalReservation
 from mcp_tasks.executors.run_folder import READ, is_not_there, unavailable
 from mcp_tasks.executors.slots import Slots
-from mcp_tasks.ports import Launch, Observation
+from mcp_tasks.ports import Launch, Observation, Sealer
 
 __all__ = ["LocalExecutor"]
 
@@ -44,10 +46,14 @@ class LocalExecutor:
 
     Args:
         interpreter: Command line of a Python without site packages, for the launcher.
+        sealer: Seals what is parked; None where that is not wanted.
     """
 
-    def __init__(self, interpreter: tuple[str, ...] = (sys.executable, "-I", "-S")) -> None:
+    def __init__(
+        self, interpreter: tuple[str, ...] = (sys.executable, "-I", "-S"), *, sealer: Sealer | None = None
+    ) -> None:
         self._link = LauncherLink(interpreter)
+        self._launch_file = LaunchFile(sealer)
         self._slots = Slots()
 
     # -- starting ----------------------------------------------------------------------------------
@@ -58,14 +64,21 @@ class LocalExecutor:
 
     def park(self, folder: Path, launch: Launch) -> None:
         """See `ports.Executor`. Raises StoreUnavailable, InvalidArgument."""
-        to_wire(launch, folder)  # what could never be launched is not kept
+        self.park_all([(folder, launch)])
+
+    def park_all(self, launches: Sequence[tuple[Path, Launch]]) -> None:
+        """See `ports.Executor`. Raises StoreUnavailable, InvalidArgument."""
+        for folder, launch in launches:
+            to_wire(launch, folder)  # what could never be launched is not kept
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            with open(os.open(folder / "launch", flags, 0o600), "wb") as target:
-                target.write(to_file(launch))
-                target.flush()
-                os.fsync(target.fileno())
-            _fsync(folder)
+            for folder, launch in launches:
+                with open(os.open(folder / "launch", flags, 0o600), "wb") as target:
+                    target.write(self._launch_file.written(launch))
+            # All are written before the first is waited for, so that the disk takes them together.
+            for folder, _ in launches:
+                _fsync(folder / "launch", os.O_RDONLY)
+                _fsync(folder)
         except OSError as error:
             raise unavailable(error) from error
 
@@ -73,7 +86,7 @@ class LocalExecutor:
         """See `ports.Executor`."""
         try:
             with open(os.open(folder / "launch", READ), "rb") as source:
-                return from_file(source.read())
+                return self._launch_file.read(source.read())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreUnavailable("what the pending task was to run cannot be read any more") from error
 
@@ -246,8 +259,8 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, READ | os.O_DIRECTORY)
+def _fsync(path: Path, flags: int = os.O_DIRECTORY) -> None:
+    descriptor = os.open(path, READ | flags)
     try:
         os.fsync(descriptor)
     finally:

@@ -105,6 +105,10 @@ class Executor(Protocol):
         """Keep a launch, durably and for its owner's eyes only, until some server starts it."""
         ...
 
+    def park_all(self, launches: Sequence[tuple[Path, Launch]]) -> None:
+        """The same for several at once, which takes less time. Some may be kept when it raises."""
+        ...
+
     def parked(self, folder: Path) -> Launch:
         """Read a parked launch. Raises StoreUnavailable where it is missing or broken."""
         ...

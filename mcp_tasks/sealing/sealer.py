@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import os
 import re
 import threading
@@ -67,10 +68,11 @@ class KeyedSealer:
         header, key_id, body = match.groups()
         key = self.source.find(key_id)
         if key is None:
+            # Another process may well have it, so whoever looks at the cause takes it for passing.
             raise StoreUnavailable(
                 f"the key {key_id} that a secret was sealed with is not here",
                 "bring it back: MCP_TASKS_KEY, the key file or the keyring; or set the secret again",
-            )
+            ) from PermissionError(errno.EACCES, "no key")
         from cryptography.exceptions import InvalidTag
 
         try:

@@ -13,6 +13,7 @@ from mcp_tasks.errors import InvalidArgument, StoreUnavailable
 from mcp_tasks.launches import Defaults, absolute
 from mcp_tasks.models import Session, SessionKey, Workspace
 from mcp_tasks.ports import Sealer
+from mcp_tasks.redaction import secret_values
 from mcp_tasks.service.session_records import SessionRecords
 
 __all__ = ["Workspaces"]
@@ -62,12 +63,17 @@ class Workspaces:
         return session, known[1]
 
     def _applied(self, workspace: Workspace) -> Defaults:
-        environment = self._defaults.environment
+        environment, values = self._defaults.environment, self._defaults.secret_values
         if workspace.env:
             added = {name: self._sealer.unseal(value) for name, value in workspace.env.items()}
             environment = {**environment, **added}
+            values = (*values, *secret_values(added))
         return replace(
-            self._defaults, environment=environment, workspace=workspace.cwd, shell=workspace.shell
+            self._defaults,
+            environment=environment,
+            secret_values=values,
+            workspace=workspace.cwd,
+            shell=workspace.shell,
         )
 
     def base(self, key: SessionKey) -> str:

@@ -70,15 +70,19 @@ class AuditFile:
         except OSError as error:
             _log.warning("the audit log cannot be read: %s", error.strerror)
             return found
-        with open(descriptor, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 _log.warning("the audit log is no regular file")
                 return found
-            for line in _lines_from_the_end(file.fileno()):
+            for line in _lines_from_the_end(descriptor):
                 if len(found) >= limit:
                     break
                 if (entry := _parsed(line)) is not None:
                     found.append(entry)
+        except OSError as error:
+            _log.warning("the audit log cannot be read to its beginning: %s", error.strerror)
+        finally:
+            os.close(descriptor)
         return found
 
     def _append(self, line: bytes) -> None:
@@ -130,7 +134,7 @@ class AuditInMemory:
         return list(self._entries)[:limit]
 
 
-def _entry(
+def _entry(  # noqa: PLR0917 - the fields of an entry, in their order
     now: float, action: str, owner: str, session: str | None, by: str, detail: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     moment = datetime.fromtimestamp(now, UTC)
