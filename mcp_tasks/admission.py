@@ -2,17 +2,16 @@
 
 A place among the running is a lock that passes to the supervisor (see `executors.slots`), so there is
 nothing to count and nothing to give back. While anything is pending, what comes later waits behind it.
+What waits for more than a place (see `holding`) stands in nobody's way until it is ready.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import subprocess
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mcp_tasks.clock import Clock
@@ -25,49 +24,63 @@ from mcp_tasks.errors import (
     TaskNotFound,
     TasksError,
 )
+from mcp_tasks.holding import Holding, Round
 from mcp_tasks.lifecycle import Claimed, Refused, Returned, Withdrawn, transition
-from mcp_tasks.models import Pending, SessionKey, SpawnFailure, Task, TaskKey
+from mcp_tasks.models import (
+    DependencyFailed,
+    Pending,
+    Plan,
+    Running,
+    SessionKey,
+    SpawnFailure,
+    Task,
+    TaskKey,
+)
+from mcp_tasks.parking import Limits, Parking, forget_next_run, remove_empty
 from mcp_tasks.ports import Executor, Launch, Store
 
-__all__ = ["Admission", "CannotWait", "Limits"]
+__all__ = ["Admission", "Turn"]
 
 log = logging.getLogger(__name__)
 
 
-class CannotWait(StoreUnavailable):
-    """There is no place for the task now, and no room to keep it until there is one."""
-
-
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What stands in the way of one more task, over all servers of a store.
+class Turn:
+    """What one look at the queue has done, and when to look again.
 
     Attributes:
-        running: Tasks that may run.
-        pending: Tasks that may wait.
-        free_bytes: Of the disk, under which no task is taken.
+        started: Tasks that run now.
+        watched: Running tasks that others wait for.
+        waits: Whether more would start if there were a place.
+        next_moment: When something becomes ready by itself, in milliseconds since the epoch.
     """
 
-    running: int
-    pending: int
-    free_bytes: int = 0
+    started: Sequence[Task] = field(default=())
+    watched: Sequence[Task] = field(default=())
+    waits: bool = False
+    next_moment: int | None = None
 
 
 class Admission:
-    """Starts tasks as far as there are places for them. Blocking.
-
-    Args:
-        call_steward: Sees to it that pending tasks are started even when no server lives.
-    """
+    """Starts tasks as far as there are places for them. Blocking."""
 
     def __init__(
-        self, store: Store, executor: Executor, clock: Clock, limits: Limits, call_steward: Callable[[], None]
+        self,
+        store: Store,
+        executor: Executor,
+        clock: Clock,
+        *,
+        limits: Limits,
+        parking: Parking,
+        holding: Holding,
     ) -> None:
         self._store = store
         self._executor = executor
         self._clock = clock
         self._limits = limits
-        self._call_steward = call_steward
+        self._parking = parking
+        self._holding = holding
+        self._crowded = False
 
     def admit(self, task: Task, launch: Launch) -> Task:
         """Register a new task durably and start it, or let it wait.
@@ -76,14 +89,23 @@ class Admission:
         StoreUnavailable, each of which means that the command did not run and nothing is left of it.
         """
         self._leave_free()
-        if not self._store.pending():
+        # Tasks that became ready and found no place are before what comes now.
+        if not task.is_held and not self._crowded and not self._store.pending():
             started = self._start_new(task, launch, self._store.slots)
             if started is not None:
                 return started
         with self._store.admission():
-            self._park(task, launch)
-        self._have_steward()
+            self._parking.keep_waiting(task, launch)
+        self._parking.have_steward()
         return task
+
+    def admit_plan(self, plan: Plan, tasks: Sequence[tuple[Task, Launch]]) -> None:
+        """Register a plan with all its tasks, which wait. The caller holds the right to admit.
+
+        Raises as `admit` does, and then nothing is left of any.
+        """
+        self._leave_free()
+        self._parking.keep_plan(plan, tasks)
 
     def admit_now(self, task: Task, launch: Launch, slots: Path) -> Task:
         """Register and start a task that cannot wait. Raises as `admit` does."""
@@ -97,18 +119,20 @@ class Admission:
         try:
             reservation = self._executor.reserve(folder, launch, slots, self._limits.running)
         except BaseException:
-            _remove_empty(folder)
+            remove_empty(folder)
             raise
         if reservation is None:
-            _remove_empty(folder)
+            remove_empty(folder)
             return None
         claimed = transition(task, Claimed(self._clock.now_ms(), self._clock.boot_id))
         try:
+            self._parking.keep_next_run(task, launch)
             # Receipt and claim in one durable write, while the supervisor makes itself ready.
             self._store.create(claimed)
         except BaseException:
             reservation.abandon()
-            _remove_empty(folder)
+            forget_next_run(self._store, self._executor, task)
+            remove_empty(folder)
             raise
         try:
             reservation.go()
@@ -119,6 +143,9 @@ class Admission:
                 # It stays as a task that is lost, which is true of it.
                 log.warning("a task that could not be started could not be removed: %s", error)
             raise
+        if task.spec.retries:
+            # Its next run may be due when no server lives.
+            self._parking.have_steward()
         return claimed
 
     def _leave_free(self) -> None:
@@ -134,33 +161,6 @@ class Admission:
                 "free some space, or set MCP_TASKS_MIN_FREE_BYTES",
             )
 
-    def _park(self, task: Task, launch: Launch) -> None:
-        """Register a task that waits. The caller holds the right to admit, so that the limit is exact."""
-        waiting = len(self._store.pending())
-        if waiting >= self._limits.pending:
-            raise LimitReached(
-                f"{waiting} tasks are pending already, the most that may wait",
-                "wait for some to end, or cancel what is not needed",
-            )
-        folder = self._make_folder(task)
-        try:
-            self._executor.park(folder, launch)
-            self._store.create(task)
-        except BaseException as error:
-            self._executor.tidy(folder)
-            _remove_empty(folder)
-            if isinstance(error, OSError | StoreUnavailable):
-                why = error.message if isinstance(error, StoreUnavailable) else error.strerror
-                raise CannotWait(f"every place is taken, and no task can be kept waiting ({why})") from error
-            raise
-
-    def _have_steward(self) -> None:
-        try:
-            self._call_steward()
-        except (OSError, subprocess.SubprocessError) as error:
-            # The task is registered, and this server will start it. Only nobody stands in for the server.
-            log.warning("no steward could be started: %s", error)
-
     def _make_folder(self, task: Task) -> Path:
         return self._store.make_run_folder(task.key, task.run)
 
@@ -168,41 +168,73 @@ class Admission:
         """Whether one more task could run now. Costs less than to look who would be next."""
         return self._executor.has_place(self._store.slots, self._limits.running)
 
-    def drain(self) -> list[Task]:
-        """Start pending tasks until the places or the tasks run out. Returns those that were started."""
+    def drain(self) -> Turn:
+        """Start what waits until the places or the tasks run out; end what will never start."""
+        found = self._holding.look()
+        self._end_hopeless(found)
         started: list[Task] = []
-        if not self._store.pending():
-            return started
-        with self._store.admission():
-            waiting = self._store.pending()
-            busy = self._busy_sessions(waiting)
-            while waiting:
-                # The oldest task of the session that has the fewest running.
-                key = min(waiting, key=lambda key: (busy[key.session_key], key.task_id))
-                waiting.remove(key)
-                try:
-                    claimed = self._claim(key)
-                except (TaskNotFound, RevisionConflict):
-                    # Cancelled or cleared in this very moment.
-                    continue
-                except TasksError as error:
-                    log.warning("a pending task could not be started now: %s", error)
-                    continue
-                if claimed is None:
-                    break
+        waits = False
+        if found.orphans or found.ready or self._store.pending():
+            with self._store.admission():
+                for task in found.orphans:
+                    self._parking.forget(task.key)
+                started, waits = self._start_waiting(found)
+        self._crowded = waits
+        return Turn(started, found.watched, waits, found.next_moment)
+
+    def _end_hopeless(self, found: Round) -> None:
+        """Tell tasks whose dependency failed, and all that wait for them, as failed."""
+        for task, culprit in found.hopeless:
+            refused = Refused(self._clock.now_ms(), DependencyFailed(culprit))
+            try:
+                self._store.replace(transition(task, refused))
+            except (TaskNotFound, RevisionConflict):
+                self._holding.forget(task.key)
+                continue
+            self._executor.tidy(self._store.run_folder(task.key, task.run))
+
+    def _start_waiting(self, found: Round) -> tuple[list[Task], bool]:
+        """Start pending and ready tasks. Returns those that run, and whether any is left."""
+        ready = {task.key: task for task in found.ready}
+        waiting = sorted([*self._store.pending(), *ready], key=lambda key: key.task_id)
+        busy = self._busy_sessions(found.held.union(waiting)) if waiting else Counter[SessionKey]()
+        started: list[Task] = []
+        left = False
+        while waiting:
+            # The oldest task of the session that has the fewest running.
+            key = min(waiting, key=lambda key: (busy[key.session_key], key.task_id))
+            waiting.remove(key)
+            try:
+                task = self._claim(key, ready.get(key))
+            except (TaskNotFound, RevisionConflict):
+                # Cancelled, cleared or started by somebody else in this very moment.
+                self._holding.forget(key)
+                left = left or key in ready
+                continue
+            except TasksError as error:
+                log.warning("a pending task could not be started now: %s", error)
+                left = True
+                continue
+            if task is None:
+                return started, True
+            if isinstance(task.state, Running):
                 busy[key.session_key] += 1
-                started.append(claimed)
-        return started
+                started.append(task)
+        return started, left
 
-    def _busy_sessions(self, waiting: list[TaskKey]) -> Counter[SessionKey]:
-        pending = set(waiting)
-        return Counter(key.session_key for key in self._store.unfinished() if key not in pending)
+    def _busy_sessions(self, waiting: frozenset[TaskKey]) -> Counter[SessionKey]:
+        return Counter(key.session_key for key in self._store.unfinished() if key not in waiting)
 
-    def _claim(self, key: TaskKey) -> Task | None:
-        """Start one pending task. None when there is no place for it now."""
+    def _claim(self, key: TaskKey, ready: Task | None) -> Task | None:
+        """Start one waiting task, unless it is not what it was when it was found `ready`.
+
+        None when there is no place for it now. Raises RevisionConflict, TaskNotFound.
+        """
         task = self._store.load(key)
         if not isinstance(task.state, Pending):
             return task
+        if (ready.revision != task.revision) if ready is not None else task.is_held:
+            raise RevisionConflict(f"task {key.task_id} waits for something else by now")
         folder = self._store.run_folder(key, task.run)
         try:
             launch = self._executor.parked(folder)
@@ -217,6 +249,7 @@ class Admission:
         if reservation is None:
             return None
         try:
+            self._parking.keep_next_run(task, launch)
             claimed = self._store.replace(
                 transition(task, Claimed(self._clock.now_ms(), self._clock.boot_id))
             )
@@ -245,14 +278,15 @@ class Admission:
         except RevisionConflict:
             return None
         self._executor.tidy(self._store.run_folder(task.key, task.run))
+        last = self._store.run_folder(task.key, task.begun)
+        if not self._executor.lingers(last):
+            self._executor.tidy(last)
         return withdrawn
 
-    def positions(self) -> dict[TaskKey, int]:
-        """Where in the queue the pending tasks stand, 1 for the next."""
-        return {key: place for place, key in enumerate(self._store.pending(), 1)}
+    def awaited_in(self, session: SessionKey) -> frozenset[str]:
+        """The ids of the tasks of a session that others still wait for. See `Holding.awaited_in`."""
+        return self._holding.awaited_in(session)
 
-
-def _remove_empty(folder: Path) -> None:
-    """Take back the folder of a run that never came to be, if nothing is in it."""
-    with suppress(OSError):
-        folder.rmdir()
+    def positions(self) -> Mapping[TaskKey, int]:
+        """Where in the queue the waiting tasks stand, 1 for the next; held ones are behind all others."""
+        return {key: place for place, key in enumerate([*self._store.pending(), *self._store.held()], 1)}

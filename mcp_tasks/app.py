@@ -11,22 +11,34 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 
-from mcp_tasks.absent import NoAudit, NoJournal, NoSealer
-from mcp_tasks.admission import Admission, Limits
+from mcp_tasks.absent import NoJournal
+from mcp_tasks.admission import Admission
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import NotSupported
 from mcp_tasks.executors.local import LocalExecutor
 from mcp_tasks.handover import call_steward
+from mcp_tasks.holding import Holding
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults
+from mcp_tasks.parking import Limits, Parking
 from mcp_tasks.ports import Store
+from mcp_tasks.presence import LockedPresence, SolePresence
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler
+from mcp_tasks.redaction import secret_values
+from mcp_tasks.sealing import open_sealer
+from mcp_tasks.sealing import open_sealer
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.service.access import Access
+from mcp_tasks.service.connections import Connections
+from mcp_tasks.service.errands import run_errands
+from mcp_tasks.service.session_ends import Expiry
 from mcp_tasks.service.session_records import SessionRecords
 from mcp_tasks.service.turns import Turns
+from mcp_tasks.service.workspaces import Workspaces
 from mcp_tasks.settings import Settings
+from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
+from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
 from mcp_tasks.stores.fallback import FallbackStore
 from mcp_tasks.stores.temporary import TemporaryStore, remove_stale_folders
 from mcp_tasks.waiting import Waiting
@@ -53,7 +65,9 @@ def open_store(settings: Settings) -> Store:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterator[Service]:
+async def open_service(
+    settings: Settings, *, warm: bool = True, is_steward: bool = False
+) -> AsyncIterator[Service]:
     """Everything wired together for as long as the block lasts; commands outlive it.
 
     With the memory store they do not: what still runs is cancelled at the end.
@@ -61,6 +75,7 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
     Args:
         settings: Where everything is and how much of it there may be.
         warm: Get the launcher ready at once, in the background.
+        is_steward: This process stands in for servers that are gone, so it calls nobody to do so.
 
     Raises:
         StoreUnavailable: The state directory cannot be used.
@@ -68,13 +83,24 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
     clock = Clock()
     store = await anyio.to_thread.run_sync(open_store, settings)
     both = FallbackStore(store, TemporaryStore)
-    executor = LocalExecutor()
+    sealer = open_sealer(settings)
+    executor = LocalExecutor(sealer=sealer)
     reconciler = Reconciler(both, executor, clock)
-    steward: Callable[[], None] = functools.partial(call_steward, settings) if store.durable else _nobody
+    steward: Callable[[], None] = _nobody
+    if store.durable and not is_steward:
+        steward = functools.partial(call_steward, settings)
     limits = Limits(settings.max_running, settings.queue_limit, settings.min_free_bytes)
-    admission = Admission(both, executor, clock, limits, steward)
+    parking = Parking(both, executor, limits, steward)
+    holding = Holding(both, reconciler, clock)
+    admission = Admission(both, executor, clock, limits=limits, parking=parking, holding=holding)
     presenter = Presenter(
-        both, executor, clock, admission.positions, limits.running, is_fallback=both.is_diverted
+        both,
+        executor,
+        clock,
+        positions=admission.positions,
+        max_running=limits.running,
+        holding=holding,
+        is_fallback=both.is_diverted,
     )
     defaults = Defaults(
         cwd=os.getcwd(),
@@ -82,13 +108,26 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
         max_output_bytes=settings.max_output_bytes,
         min_free_bytes=settings.min_free_bytes,
         lifeline=not store.durable,
+        secret_values=secret_values(os.environ),
     )
-    journal, audit, sealer = NoJournal(), NoAudit(), NoSealer()
+    journal = NoJournal()
+    audit = AuditFile(settings.dir) if store.durable else AuditInMemory()
     records = SessionRecords(both, journal, audit, clock)
+    presence = LockedPresence(settings.dir / "servers") if store.durable else SolePresence()
+    connections = Connections(both, journal, presence, records, clock)
+    errands = [connections.mark_lost, Expiry(both, records, clock).close_due]
     failure: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
-            keeping = Keeping(both, executor, reconciler, admission, group)
+            keeping = Keeping(
+                both,
+                executor,
+                clock,
+                reconciler=reconciler,
+                admission=admission,
+                parking=parking,
+                group=group,
+            )
             desk = Desk(
                 store=both,
                 executor=executor,
@@ -107,11 +146,15 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
                 access=Access(both, clock),
                 records=records,
                 turns=Turns(),
+                workspaces=Workspaces(records, sealer, defaults),
+                connections=connections,
+                journal_limit=settings.journal_limit,
             )
             keeping.start()
             if warm:
                 group.start_soon(_try_to, executor.warm_up)
             group.start_soon(_try_to, remove_stale_folders)
+            group.start_soon(run_errands, errands)
             try:
                 yield Service(desk)
             except Exception as error:  # noqa: BLE001 - raised again below, as it was and not in a group
@@ -123,6 +166,7 @@ async def open_service(settings: Settings, *, warm: bool = True) -> AsyncIterato
     finally:
         executor.close()
         records.finish()
+        presence.end()
         both.close()
     if failure is not None:
         raise failure
@@ -137,4 +181,4 @@ async def _try_to(do: Callable[[], None]) -> None:
 
 
 def _nobody() -> None:
-    """With the memory store, what is pending ends with the server anyway."""
+    """With the memory store, what is pending ends with the server anyway; and a steward needs no other."""

@@ -1,21 +1,26 @@
-"""Pending tasks are handed to a steward: one detached process per store that outlives every server.
+"""Tasks that wait are handed to a steward: one detached process per store that outlives every server.
 
-The lock says whether there is one. What it does is in `mcp_tasks.steward`.
+The lock says whether there is one, the bell (a FIFO) tells it that there is something new. What it does
+is in `mcp_tasks.steward`.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from mcp_tasks.settings import Settings
 
-__all__ = ["call_steward", "open_lock", "take_lock"]
+__all__ = ["call_steward", "open_bell", "open_lock", "silence", "take_lock"]
 
 _LOCK = "steward.lock"
+_BELL = "steward.bell"
 _ROOT = str(Path(__file__).parent.parent)
 # Leaves whoever called before it imports anything, so that nobody waits for that.
 _START = (
@@ -25,9 +30,9 @@ _START = (
 
 
 def call_steward(settings: Settings) -> None:
-    """See to it that the store has a steward. Cheap when it has one already.
+    """See to it that the store has a steward, and that it looks for something new. Cheap when it has one.
 
-    The caller has registered its pending task before. A steward that is about to leave looks again
+    The caller has registered its task before. A steward that is about to leave looks again
     after it has let go of the lock, so either it sees that task, or the lock is free to be seen here.
     The lock passes to the new steward while it is held, so however many call, one comes.
 
@@ -38,6 +43,7 @@ def call_steward(settings: Settings) -> None:
     lock = open_lock(settings.dir)
     try:
         if not take_lock(lock):
+            _ring(settings.dir)
             return
         subprocess.run(
             [sys.executable, "-c", _START, _ROOT, str(lock)],
@@ -88,3 +94,40 @@ def take_lock(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def open_bell(folder: Path) -> int:
+    """Open the bell of the steward of a state directory: a descriptor that is readable when it was rung.
+
+    Raises:
+        OSError: Something else is in its place.
+    """
+    with suppress(FileExistsError):
+        os.mkfifo(folder / _BELL, 0o600)
+    # Open at both ends, so that whoever rang and left is no end of file.
+    bell = os.open(folder / _BELL, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    if not stat.S_ISFIFO(os.fstat(bell).st_mode):
+        os.close(bell)
+        raise OSError(errno.EINVAL, "something else is in the place of the steward's bell")
+    return bell
+
+
+def silence(bell: int) -> None:
+    """Take what was rung, so that the bell is heard anew."""
+    with suppress(BlockingIOError):
+        while os.read(bell, 4096):
+            pass
+
+
+def _ring(folder: Path) -> None:
+    try:
+        bell = os.open(folder / _BELL, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return  # it is about to look (it has just come), or will look again (it is about to go)
+    try:
+        if stat.S_ISFIFO(os.fstat(bell).st_mode):
+            os.write(bell, b"!")
+    except BlockingIOError:
+        pass  # it was rung often enough
+    finally:
+        os.close(bell)

@@ -1,8 +1,9 @@
-"""What goes on beside the calls: ends are written down, and pending tasks get their turn."""
+"""What goes on beside the calls: ends are written down, and what waits gets its turn."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 from pathlib import Path
@@ -11,9 +12,11 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from mcp_tasks.admission import Admission
+from mcp_tasks.admission import Admission, Turn
+from mcp_tasks.clock import Clock
 from mcp_tasks.errors import TaskNotFound, TasksError
-from mcp_tasks.models import Pending, Task, TaskKey
+from mcp_tasks.models import Pending, Running, Task, TaskKey
+from mcp_tasks.parking import Parking, needs_somebody
 from mcp_tasks.ports import Executor, Store
 from mcp_tasks.reconcile import Reconciler
 
@@ -42,17 +45,24 @@ class Keeping:
         self,
         store: Store,
         executor: Executor,
+        clock: Clock,
+        *,
         reconciler: Reconciler,
         admission: Admission,
+        parking: Parking,
         group: anyio.abc.TaskGroup,
     ) -> None:
         self._store = store
         self._executor = executor
+        self._clock = clock
         self._reconciler = reconciler
         self._admission = admission
+        self._parking = parking
         self._group = group
         self._kept: set[TaskKey] = set()
         self._drain = anyio.Event()
+        self._look = anyio.Event()
+        self._turned = anyio.Event()
 
     def start(self) -> None:
         """Begin with what earlier servers left, then keep sweeping."""
@@ -66,15 +76,34 @@ class Keeping:
             self._group.start_soon(self._see_off, task)
 
     def queue_changed(self) -> None:
-        """Something is pending, or a place may have become free."""
+        """Something waits that did not, or what it waits for may have come."""
         self._drain.set()
+
+    def look_around(self) -> None:
+        """Another process has registered something that may have to be started when it is gone."""
+        self._look.set()
+        self._drain.set()
+
+    async def until_nothing_waits(self) -> None:
+        """Wait until nothing of the whole store is left to be started, now or as a further run."""
+        while True:
+            turned = self._turned
+            try:
+                if not await anyio.to_thread.run_sync(needs_somebody, self._store):
+                    return
+            except TasksError as error:
+                log.warning("nobody can tell whether something is left to be started: %s", error)
+            await turned.wait()
 
     async def finish(self, cancel: list[TaskKey]) -> None:
         """Cancel what may not outlive this process, and write down what has ended already."""
         for key in cancel:
             await anyio.to_thread.run_sync(self._cancel, key)
         for key in cancel:
-            while await self._settle(key) is False:  # noqa: ASYNC110 - what ends is in another process
+            while (task := await self._settle(key)) is not None and not task.is_final:
+                if isinstance(task.state, Pending):
+                    # A run of it failed by itself just before, and there is to be no other.
+                    await anyio.to_thread.run_sync(self._cancel, key)
                 await anyio.sleep(_STARTING_S)
         for key in self._kept.difference(cancel):
             await self._settle(key)
@@ -90,17 +119,16 @@ class Keeping:
             log.warning("a task could not be cancelled at the end: %s", error)
 
     async def _see_off(self, task: Task) -> None:
-        folder = self._store.run_folder(task.key, task.run)
+        seen: Task | None = task
         try:
             # The answer to whoever started it goes first.
             await anyio.sleep(_FIRST_LOOK_S)
-            while True:
-                await self._end_of(folder)
+            while seen is not None and isinstance(seen.state, Running):
+                await self._end_of(self._store.run_folder(seen.key, seen.run))
                 # The place is free and the exit record on disk. The task's own record may come a moment
                 # later, so that it does not compete with the next start for the disk.
                 await anyio.sleep(_SETTLE_S)
-                if (await self._settle(task.key)) is not False:
-                    return
+                seen = await self._settle(task.key)
         finally:
             self._kept.discard(task.key)
             self.queue_changed()
@@ -120,10 +148,13 @@ class Keeping:
         else:
             self.queue_changed()
 
-    async def _settle(self, key: TaskKey) -> bool | None:
-        """Whether the task is final now; None when that cannot be said."""
+    async def _settle(self, key: TaskKey) -> Task | None:
+        """The task as it is now, written down; None when that cannot be said."""
+        return await anyio.to_thread.run_sync(self._settled, key)
+
+    def _settled(self, key: TaskKey) -> Task | None:
         try:
-            return (await anyio.to_thread.run_sync(self._reconciler.settle, key)).is_final
+            return self._reconciler.settle(key)
         except TaskNotFound:
             return None
         except TasksError as error:
@@ -141,45 +172,73 @@ class Keeping:
         except Exception:
             log.exception("what killed processes left could not be removed")
         while True:
+            found: list[Task] = []
             try:
-                unfinished = await anyio.to_thread.run_sync(self._store.unfinished)
+                found = await anyio.to_thread.run_sync(self._look_through)
             except TasksError as error:
                 log.warning("the store could not be swept: %s", error)
-                unfinished = []
             except Exception:
                 log.exception("the store could not be swept")
-                unfinished = []
-            for key in unfinished:
-                if key not in self._kept:
-                    await self._settle(key)
-            if unfinished:
+            for task in found:
+                if isinstance(task.state, Running) and task.run <= task.spec.retries:
+                    # Whoever started it may be gone when it fails and is to run again.
+                    self.keep(task)
+            if found:
                 self.queue_changed()
-            await anyio.sleep(_SWEEP_S)
+            with anyio.move_on_after(_SWEEP_S):
+                await self._look.wait()
+            self._look = anyio.Event()
+
+    def _look_through(self) -> list[Task]:
+        """Every task that is not final or was not until now, but for those that are watched anyway."""
+        unfinished = [key for key in self._store.unfinished() if key not in self._kept.copy()]
+        found = [task for key in unfinished if (task := self._settled(key)) is not None]
+        if any(isinstance(task.state, Pending) for task in found):
+            self._parking.have_steward()
+        return found
 
     async def _drain_queue(self) -> None:
-        """Start what is pending whenever something ends here, and look often while anything waits."""
-        waiting = False
-        while True:
-            started: list[Task] = []
-            try:
-                if not waiting or await anyio.to_thread.run_sync(self._admission.has_place):
-                    started = await anyio.to_thread.run_sync(self._admission.drain)
-                    waiting = await anyio.to_thread.run_sync(self._is_anything_pending)
-            except TasksError as error:
-                log.warning("pending tasks could not be started: %s", error)
-                waiting = True
-            except Exception:
-                log.exception("pending tasks could not be started")
-                waiting = True
-            for task in started:
-                if not task.is_final:
-                    self.keep(task)
-            if waiting:
-                with anyio.move_on_after(_QUEUE_S):
-                    await self._drain.wait()
-            else:
-                await self._drain.wait()
-            self._drain = anyio.Event()
+        """Start what waits whenever something ends here or a moment has come.
 
-    def _is_anything_pending(self) -> bool:
-        return bool(self._store.pending())
+        Only for a place among the running, which tasks of other servers give back, it is looked often.
+        """
+        turn = Turn()
+        called = True
+        while True:
+            self._drain = anyio.Event()
+            if called or self._is_due(turn) or await self._has_place():
+                turn = await self._take_turn()
+            with anyio.move_on_after(self._until_next(turn)) as pause:
+                await self._drain.wait()
+            called = not pause.cancelled_caught
+
+    async def _take_turn(self) -> Turn:
+        turn = Turn(waits=True)
+        try:
+            turn = await anyio.to_thread.run_sync(self._admission.drain)
+        except TasksError as error:
+            log.warning("pending tasks could not be started: %s", error)
+        except Exception:
+            log.exception("pending tasks could not be started")
+        for task in (*turn.started, *turn.watched):
+            self.keep(task)
+        self._turned.set()
+        self._turned = anyio.Event()
+        return turn
+
+    async def _has_place(self) -> bool:
+        try:
+            return await anyio.to_thread.run_sync(self._admission.has_place)
+        except TasksError as error:
+            log.warning("nobody can tell whether there is a place: %s", error)
+            return False
+
+    def _is_due(self, turn: Turn) -> bool:
+        return turn.next_moment is not None and turn.next_moment <= self._clock.now_ms()
+
+    def _until_next(self, turn: Turn) -> float:
+        """Seconds until it is worth looking again."""
+        pause = _QUEUE_S if turn.waits else math.inf
+        if turn.next_moment is not None:
+            pause = min(pause, max(0.0, (turn.next_moment - self._clock.now_ms()) / 1000))
+        return pause

@@ -21,7 +21,7 @@ __all__ = ["Defaults", "absolute", "fingerprint", "launch_of", "same_request", "
 TASK_VARIABLE = "MCP_TASKS_TASK"
 """In the environment of every command: the id of its task, which its descendants inherit."""
 
-_OURS = ("MCP_TASKS_TOKEN", "MCP_TASKS_KEY")
+_OURS = ("MCP_TASKS_TOKEN", "MCP_TASKS_KEY", "MCP_TASKS_SHARE")
 _DEFAULT_SHELL = "/bin/sh"
 
 

@@ -12,6 +12,7 @@ from mcp_tasks.clock import Clock
 from mcp_tasks.errors import RevisionConflict
 from mcp_tasks.lifecycle import Concluded, IllegalMove, Returned, Vanished, transition
 from mcp_tasks.models import Running, Task, TaskKey
+from mcp_tasks.parking import forget_next_run
 from mcp_tasks.ports import Ended, Executor, Gone, Observation, Store
 
 __all__ = ["Reconciler", "Sight"]
@@ -48,12 +49,18 @@ class Reconciler:
             sight = self._seen(stored, thorough=True)
             if sight.task is stored:
                 return stored
+            if isinstance(sight.seen, Gone) and not sight.task.is_final:
+                # Nothing that a lost run has left may go on beside the next one.
+                self._executor.end_survivors(self._folder(stored))
             try:
                 settled = self._store.replace(replace(sight.task, revision=stored.revision))
             except RevisionConflict:
                 continue
-            if settled.is_final and not self._executor.lingers(self._folder(settled)):
-                self._executor.tidy(self._folder(settled))
+            is_over = settled.is_final or settled.run > stored.run
+            if is_over and not self._executor.lingers(self._folder(stored)):
+                self._executor.tidy(self._folder(stored))
+            if settled.is_final:
+                forget_next_run(self._store, self._executor, settled)
             return settled
 
     def _seen(self, task: Task, *, thorough: bool = False) -> Sight:

@@ -1,6 +1,7 @@
-"""The steward: starts pending tasks when no server lives, and goes away when none is left.
+"""The steward: starts what waits when no server lives, and goes away when nothing is left that may wait.
 
-It is the same service as any server's, without a transport.
+It is the same service as any server's, without a transport. It watches what others wait for, sleeps until
+the next moment has come, and hears by its bell of what is new.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import anyio
 
 from mcp_tasks.app import open_service, open_store
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.handover import open_lock, take_lock
+from mcp_tasks.handover import open_bell, open_lock, silence, take_lock
+from mcp_tasks.parking import needs_somebody
+from mcp_tasks.service import Service
 from mcp_tasks.settings import Settings
 
 __all__ = ["main"]
@@ -22,7 +25,7 @@ _PATIENCE_S = 60.0
 
 
 def main(lock: int) -> None:
-    """Start pending tasks until there are none.
+    """Start what waits until nothing does.
 
     Args:
         lock: Descriptor of the steward's lock, which is held.
@@ -34,11 +37,11 @@ def main(lock: int) -> None:
 async def _serve(settings: Settings, lock: int) -> None:
     while True:
         try:
-            await _see_pending_off(settings)
+            await _see_everything_off(settings)
         finally:
             os.close(lock)
         # Whoever registered a task while the lock was held relied on this steward.
-        if not await _is_anything_pending(settings):
+        if not await _is_needed(settings):
             return
         lock = open_lock(settings.dir)
         if not take_lock(lock):
@@ -46,29 +49,49 @@ async def _serve(settings: Settings, lock: int) -> None:
             return
 
 
-async def _see_pending_off(settings: Settings) -> None:
-    while await _is_anything_pending(settings):
+async def _see_everything_off(settings: Settings) -> None:
+    while await _is_needed(settings):
         try:
-            async with open_service(settings) as service:
-                while True:
-                    while service.has_pending():  # noqa: ASYNC110 - what changes is in other processes
-                        await anyio.sleep(_LOOK_S)
-                    # A server that died while it claimed one leaves a task that is pending again.
-                    await service.settle()
-                    if not service.has_pending():
-                        break
+            async with open_service(settings, is_steward=True) as service:
+                await _stand_in(settings, service)
         except* StoreUnavailable:
             await anyio.sleep(_LOOK_S)
 
 
-async def _is_anything_pending(settings: Settings) -> bool:
+async def _stand_in(settings: Settings, service: Service) -> None:
+    """Be there until nothing waits."""
+    try:
+        bell = open_bell(settings.dir)
+    except OSError:
+        # Without a bell, what is new is found by the sweep.
+        await service.until_nothing_waits()
+        return
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_listen, bell, service)
+            # What came before there was a bell was not heard.
+            service.look_around()
+            await service.until_nothing_waits()
+            group.cancel_scope.cancel()
+    finally:
+        os.close(bell)
+
+
+async def _listen(bell: int, service: Service) -> None:
+    while True:
+        await anyio.wait_readable(bell)
+        silence(bell)
+        service.look_around()
+
+
+async def _is_needed(settings: Settings) -> bool:
     """Wait until it can be said. A store that is gone or stays unreadable is left to the next server."""
     deadline = time.monotonic() + _PATIENCE_S
     while settings.dir.is_dir() and time.monotonic() < deadline:
         try:
             store = open_store(settings)
             try:
-                return bool(store.pending())
+                return needs_somebody(store)
             finally:
                 store.close()
         except StoreUnavailable:

@@ -82,7 +82,8 @@ def task_view(
         if task.is_final or started_at is None
         else _idle(started_at, last_output_at, now, elapsed),
         **_output(output),
-        "run": task.run if task.run > 1 or extras.history else None,
+        # The run whose output this is; while another is to come, it is the one before.
+        "run": output.cursor.run if task.run > 1 or extras.history else None,
         "queue": extras.queue,
         "reused": extras.reused,
         "warning": "; ".join(extras.warnings),

@@ -12,9 +12,9 @@ from typing import Literal, TypeAlias
 import anyio
 import anyio.to_thread
 
-from mcp_tasks.models import TaskKey
+from mcp_tasks.models import Running, TaskKey
 from mcp_tasks.output import Cursor, RunOutput
-from mcp_tasks.output.search import Match, PatternWatch
+from mcp_tasks.output.search import Match, Pattern, PatternWatch
 from mcp_tasks.ports import Executor, Starting, Store
 from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.views import Wait
@@ -38,12 +38,14 @@ class Condition:
     """What ends a wait beside the task's end and the deadline.
 
     Attributes:
-        since: Output after this position counts as new; None means from now on.
+        pattern: Looked for from `since` on, in each run anew.
+        since: Output after this position counts as new; None means from now on, for a pattern from the
+            first byte of the run.
     """
 
     until: Literal["exit", "output", "idle", "pattern"] = "exit"
     idle_ms: int = 0
-    watch: PatternWatch | None = None
+    pattern: Pattern | None = None
     since: Cursor | None = None
 
 
@@ -51,8 +53,10 @@ class Condition:
 class _Look:
     """What one wait has seen so far."""
 
+    run: int
     sizes: tuple[int, int]
     changed_at: float
+    watch: PatternWatch | None = None
     searched: tuple[int, int] | None = None
     match: Match | None = None
     paused: bool = False
@@ -111,14 +115,31 @@ class Waiting:
                 sight = self._reconciler.look(key)
 
     def _first_look(self, sight: Sight, condition: Condition) -> _Look:
+        run, since = sight.task.begun, condition.since
+        if since is not None and since.run != run:
+            since = Cursor(run)  # all that this run has written came after it
         sizes = self._sizes(sight)
-        if condition.since is not None and condition.until == "output":
-            sizes = (condition.since.stdout, condition.since.stderr)
-        return _Look(sizes, time.monotonic())
+        if since is not None and condition.until == "output":
+            sizes = (since.stdout, since.stderr)
+        return _Look(run, sizes, time.monotonic(), self._watch(sight, condition, since))
+
+    def _watch(self, sight: Sight, condition: Condition, since: Cursor | None) -> PatternWatch | None:
+        if condition.pattern is None:
+            return None
+        return PatternWatch(self._output(sight), condition.pattern, since or Cursor(sight.task.begun))
+
+    def _next_run(self, sight: Sight, condition: Condition, look: _Look) -> None:
+        """What was waited for in the run before is waited for in this one from its beginning."""
+        look.run, look.sizes, look.searched = sight.task.begun, (0, 0), None
+        look.changed_at = time.monotonic()
+        look.behind = look.lags = False
+        look.watch = self._watch(sight, condition, None)
 
     async def _search(self, sight: Sight, condition: Condition, look: _Look) -> None:
         """Take one step of the watch for a pattern where there is something new to be searched."""
-        if condition.watch is None:
+        if sight.task.begun > look.run:
+            self._next_run(sight, condition, look)
+        if look.watch is None:
             return
         sizes = self._sizes(sight)
         if sizes == look.searched and not look.behind:
@@ -127,8 +148,8 @@ class Waiting:
             look.changed_at = time.monotonic()
         look.searched = sizes
         # In a thread, because one step may take a good part of a second.
-        look.match = await anyio.to_thread.run_sync(condition.watch.advance, limiter=self._searches)
-        look.behind = look.match is None and condition.watch.behind
+        look.match = await anyio.to_thread.run_sync(look.watch.advance, limiter=self._searches)
+        look.behind = look.match is None and look.watch.behind
         look.lags = look.behind and sight.task.is_final
 
     def _result(
@@ -158,7 +179,7 @@ class Waiting:
         """Sleep until something may have changed, at the latest at `until`; whether the state may have."""
         if look.behind:
             return True
-        wire = self._executor.watch(self._folder(sight)) if sight.seen is not None else None
+        wire = self._executor.watch(self._folder(sight)) if isinstance(sight.task.state, Running) else None
         seconds = max(0.0, until - time.monotonic())
         if condition.until != "exit" or wire is None:
             # What is asked for tends to come at once, or not for a long time.
@@ -185,7 +206,7 @@ class Waiting:
         return RunOutput(self._folder(sight))
 
     def _folder(self, sight: Sight) -> Path:
-        return self._store.run_folder(sight.task.key, sight.task.run)
+        return self._store.run_folder(sight.task.key, sight.task.begun)
 
 
 def _as_fields(match: Match | None) -> dict[str, object] | None:

@@ -251,6 +251,18 @@ class Task:
         return self.state.run
 
     @property
+    def begun(self) -> int:
+        """Number of the newest run that has begun; 1 before the first has."""
+        match self.state:
+            case (
+                Pending(run)
+                | Finished(outcome=Cancelled() | SpawnFailure() | DependencyFailed(), run=run, started_at=None)
+            ) if run > 1:
+                return run - 1
+            case _:
+                return self.state.run
+
+    @property
     def is_held(self) -> bool:
         """Whether it is pending and waits for more than a place: a moment, other tasks, its plan."""
         match self.state:

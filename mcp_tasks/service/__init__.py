@@ -7,11 +7,10 @@ cancels a task.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
 
-from mcp_tasks.errors import InvalidArgument, TaskNotFound, TasksError
-from mcp_tasks.models import TASK_ID, Task
+from mcp_tasks.errors import InvalidArgument, TaskNotFound
+from mcp_tasks.models import TASK_ID, SessionKey, Task
 from mcp_tasks.output import RunOutput
 from mcp_tasks.requests import (
     CancelTask,
@@ -30,6 +29,7 @@ from mcp_tasks.requests import (
     WaitTasks,
 )
 from mcp_tasks.service.access import Caller, needed
+from mcp_tasks.service.connections import Attendance, Client
 from mcp_tasks.service.conversing import Conversing
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.ending import Ending
@@ -39,7 +39,7 @@ from mcp_tasks.service.sessions import Sessions
 from mcp_tasks.service.several import Several
 from mcp_tasks.service.starting import Starting
 
-__all__ = ["Caller", "Desk", "Service", "View"]
+__all__ = ["Attendance", "Caller", "Client", "Desk", "Service", "View"]
 
 R = TypeVar("R", bound=Request)
 
@@ -131,7 +131,16 @@ class Service:
         if admitted.via is not None and need == "read":
             # A share may have ended while it waited. What was changed, though, is not to be denied.
             await desk.access.admit(caller, need)
+        # A task may be another session's than the one that the caller works in, where he named none.
+        key = SessionKey(admitted.owner, view.get("session", admitted.session))
+        desk.records.used(key)
+        if caller.served_in is not None:
+            caller.served_in(key)
         return view
+
+    def attend(self, transport: str) -> Attendance:
+        """A client has come; what it is served in is written down as its connections."""
+        return self._desk.connections.attend(transport)
 
     def resolve_prefix(self, caller: Caller, prefix: str) -> str:
         """The one task whose id begins with `prefix`. Raises TaskNotFound, InvalidArgument."""
@@ -166,18 +175,13 @@ class Service:
         report = f"{sessions} sessions and {tasks} tasks, {unfinished} of them not finished"
         return "; ".join([report, *self._desk.store.problems()])
 
-    async def settle(self) -> None:
-        """Bring every record that is not final up to what is true."""
-        await self._desk.blocking(self._settle)
+    async def until_nothing_waits(self) -> None:
+        """Wait until nothing of the whole store is left to be started, now or as a further run."""
+        await self._desk.keeping.until_nothing_waits()
 
-    def _settle(self) -> None:
-        for key in self._desk.store.unfinished():
-            with suppress(TasksError):
-                self._desk.reconciler.settle(key)
-
-    def has_pending(self) -> bool:
-        """Whether any task of the store waits for its turn."""
-        return bool(self._desk.store.pending())
+    def look_around(self) -> None:
+        """Another process may have registered something that is to be started."""
+        self._desk.keeping.look_around()
 
     def problems(self) -> list[str]:
         """What is broken in the store, one sentence each."""

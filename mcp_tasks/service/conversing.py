@@ -38,7 +38,7 @@ class Conversing:
         folder = self._desk.folder(sight.task)
         output = self._desk.presenter.output(sight.task)
         before = Cursor(sight.task.run, output.size("stdout"), output.size("stderr"))
-        condition = self._desk.conditions(request)(sight.task, before)
+        condition = self._desk.conditions(request)(before)
         wait_ms = request.wait_ms
         if not waits_for_more(request):
             condition = replace(condition, until="idle", idle_ms=_IDLE_MS)

@@ -20,12 +20,13 @@ from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults, absolute
 from mcp_tasks.models import Role, Task, TaskKey
 from mcp_tasks.output import Cursor
-from mcp_tasks.output.search import PatternWatch, compile_pattern
+from mcp_tasks.output.search import compile_pattern
 from mcp_tasks.ports import Archives, Audit, Executor, Journal, Sealer, Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.requests import PollTask, RunCommand, SendInput
 from mcp_tasks.service.access import Access, Caller
+from mcp_tasks.service.connections import Connections
 from mcp_tasks.service.session_records import SessionRecords
 from mcp_tasks.service.turns import Turns
 from mcp_tasks.service.workspaces import Workspaces
@@ -53,6 +54,7 @@ class Desk:
         records: Where session records are changed.
         turns: In which order calls change a session.
         workspaces: What commands of a session are given by default.
+        connections: Who is attached.
         journal_limit: Live messages of a journal whose session sets no limit; 0 means no limit.
         archives: Where sessions are put away; None where that cannot be.
     """
@@ -75,6 +77,7 @@ class Desk:
     records: SessionRecords
     turns: Turns
     workspaces: Workspaces
+    connections: Connections
     journal_limit: int
     archives: Archives | None = None
 
@@ -98,16 +101,13 @@ class Desk:
         sight, wait = await self.waiting.until(key, condition, allowed, caller.progress)
         return sight, replace(wait, clamped_to=clamped)
 
-    def conditions(
-        self, request: RunCommand | PollTask | SendInput
-    ) -> Callable[[Task, Cursor | None], Condition]:
-        """Check what a wait is to end on before anything is started; tie it to a task afterwards."""
+    def conditions(self, request: RunCommand | PollTask | SendInput) -> Callable[[Cursor | None], Condition]:
+        """Check what a wait is to end on before anything is started; say afterwards from where on."""
         pattern = compile_pattern(request.pattern) if request.pattern is not None else None
 
-        def condition(task: Task, since: Cursor | None) -> Condition:
+        def condition(since: Cursor | None) -> Condition:
             if pattern is not None:
-                watch = PatternWatch(self.presenter.output(task), pattern, since or Cursor(task.run))
-                return Condition("pattern", watch=watch)
+                return Condition("pattern", pattern=pattern, since=since)
             if request.idle_ms is not None or request.until == "idle":
                 return Condition("idle", idle_ms=request.idle_ms or _IDLE_MS)
             return Condition("output" if request.until == "output" else "exit", since=since)
@@ -115,8 +115,8 @@ class Desk:
         return condition
 
     def folder(self, task: Task) -> Path:
-        """Where the output and the exit record of the task's newest run are."""
-        return self.store.run_folder(task.key, task.run)
+        """Where the output and the exit record of the newest run that has begun are."""
+        return self.store.run_folder(task.key, task.begun)
 
     def matching(self, caller: Caller, label: str | None, cwd: str | None) -> Iterator[Sight]:
         """The tasks of the caller's session, newest first, as they are now. Blocking."""

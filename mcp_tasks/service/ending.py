@@ -21,6 +21,7 @@ _SHOWN_BYTES = 2_048
 _ALL_BYTES = 16_384
 _LOOK_S = 0.01
 _LEAVING_S = 1.0
+_RETRY_LOOK_MS = 200
 
 
 class Ending:
@@ -70,7 +71,7 @@ class Ending:
     async def _end(self, caller: Caller, key: TaskKey, grace_ms: int, signal: str) -> Sight:
         """Ask for the end of a task and of what it left behind, and wait for it as long as allowed."""
         deadline = time.monotonic() + caller.max_wait_ms / 1000
-        asked = False
+        asked_run = 0
         while True:
             sight = await self._desk.blocking(self._desk.reconciler.look, key)
             task = sight.task
@@ -83,13 +84,16 @@ class Ending:
                 if task.state_name == "lost":
                     await self._desk.blocking(self._desk.executor.end_survivors, folder)
                 return sight
-            if not asked:
+            if asked_run < task.run and self._desk.executor.cancel(folder, grace_ms, signal_number(signal)):
                 # A run that is just being started has no control pipe yet: ask again until it has one.
-                asked = self._desk.executor.cancel(folder, grace_ms, signal_number(signal))
+                asked_run = task.run
             left_ms = int((deadline - time.monotonic()) * 1000)
             if left_ms <= 0:
                 return sight
-            if asked and not task.is_final:
+            if asked_run == task.run and not task.is_final:
+                if task.run <= task.spec.retries:
+                    # The run may have failed before it was asked, and another have begun.
+                    left_ms = min(left_ms, _RETRY_LOOK_MS)
                 await self._desk.waiting.until(key, Condition(), left_ms, caller.progress)
             else:
                 await anyio.sleep(_LOOK_S)
@@ -110,6 +114,11 @@ class Ending:
         hint = "cancel: true ends it first"
         if not task.is_final:
             raise TaskNotFinished(f"task {key.task_id} is {task.state_name}", hint)
+        if key.task_id in self._desk.admission.awaited_in(key.session_key):
+            raise TaskNotFinished(
+                f"another task still waits to see how task {key.task_id} has ended",
+                "clear it when that one has started, or cancel that one first",
+            )
         if _has_left_something(self._desk, task):
             raise TaskNotFinished(f"task {key.task_id} has processes running in the background", hint)
         return {"cleared": [key.task_id], "freed_bytes": self._desk.store.delete(key)}
@@ -132,14 +141,18 @@ def _has_left_something(desk: Desk, task: Task) -> bool:
 def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey | None = None) -> View:
     """Remove the finished tasks that a request means, except `but`. Blocking.
 
-    A task that left processes running in the background stays: nothing that runs is cleared unasked.
+    A task that left processes running in the background stays: nothing that runs is cleared unasked. So
+    does one whose end another task still waits to see.
     """
     days = request.older_than_days
     oldest = None if days is None else desk.clock.now_ms() - days * 86_400_000
     cleared, kept, freed = [], 0, 0
+    awaited = desk.admission.awaited_in(caller.session_key)
     for sight in desk.matching(caller, request.label, request.cwd):
         task = sight.task
         if task.key == but or not task.is_final or (oldest is not None and task.history[-1].at > oldest):
+            continue
+        if task.key.task_id in awaited:
             continue
         if _has_left_something(desk, task):
             kept += 1

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.models import FINAL_STATES, TASK_ID, Task, TaskKey
-from mcp_tasks.output import Cursor, OutputView, view_head_tail, view_lines, view_new, view_range
+from mcp_tasks.output import Cursor, OutputView, view_head_tail, view_lines, view_range
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import GetResult, ListTasks, PollTask, SearchOutput
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
@@ -31,7 +31,7 @@ class Reading:
         """Look at a task, and wait a while if asked to."""
         key = self._desk.find(caller, request.task_id)
         cursor = _cursor(request.cursor)
-        condition = self._desk.conditions(request)(self._desk.store.load(key), cursor)
+        condition = self._desk.conditions(request)(cursor)
         wait_ms = request.wait_ms
         if wait_ms is None:
             wait_ms = caller.max_wait_ms if waits_for_more(request) else 0
@@ -53,13 +53,16 @@ class Reading:
         return self._desk.presenter.view(sight, excerpt, record=True, history=True, read_on=_read_on(request))
 
     def _range(self, sight: Sight, request: GetResult) -> OutputView:
-        task, output = sight.task, self._desk.presenter.output(sight.task)
-        final, ansi, encoding = task.is_final, request.ansi, request.encoding
+        task = sight.task
+        output, run = self._desk.presenter.newest_output(task)
+        final, ansi, encoding = task.is_final or run < task.run, request.ansi, request.encoding
         streams = _streams(request.stream)
         limit = request.limit or _PAGE_BYTES
         if request.cursor is not None:
             cursor = Cursor.parse(request.cursor)
-            return view_new(output, cursor, limit, final=final, ansi=ansi, encoding=encoding, streams=streams)
+            return self._desk.presenter.new(
+                task, cursor, limit, ansi=ansi, encoding=encoding, streams=streams
+            )
         if request.head_lines is not None or request.tail_lines is not None:
             if encoding == "base64":
                 raise InvalidArgument(
@@ -67,7 +70,7 @@ class Reading:
                 )
             return view_lines(
                 output,
-                task.run,
+                run,
                 streams,
                 head_lines=request.head_lines,
                 tail_lines=request.tail_lines,
@@ -82,10 +85,8 @@ class Reading:
             or request.stream != "both"
         ):
             offset = request.offset or 0
-            return view_range(
-                output, task.run, streams, offset, limit, encoding=encoding, final=final, ansi=ansi
-            )
-        return view_head_tail(output, task.run, _DIGEST_BYTES, final=final, ansi=ansi)
+            return view_range(output, run, streams, offset, limit, encoding=encoding, final=final, ansi=ansi)
+        return view_head_tail(output, run, _DIGEST_BYTES, final=final, ansi=ansi)
 
     async def list_tasks(self, caller: Caller, request: ListTasks) -> View:
         """List the tasks of a session, newest first, with how many there are in each state."""

@@ -36,7 +36,7 @@ def search_tasks(
         if len(matches) >= request.limit or (index and time.monotonic() >= deadline):
             return _answer(matches, scanned, task.key.task_id + _SEPARATOR)
         page = search_run(
-            RunOutput(store.run_folder(task.key, task.run)),
+            RunOutput(store.run_folder(task.key, task.begun)),
             pattern,
             stream=None if request.stream == "both" else request.stream,
             order=request.order,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
-from mcp_tasks.admission import CannotWait
 from mcp_tasks.errors import KeyConflict, StoreBusy, StoreUnavailable, TaskNotFound, TasksError
-from mcp_tasks.launches import launch_of, same_request, spec_of
+from mcp_tasks.launches import Defaults, launch_of, same_request, spec_of
 from mcp_tasks.lifecycle import submitted
-from mcp_tasks.models import Pending, Task, TaskKey
+from mcp_tasks.models import TASK_ID, Pending, Spec, Task, TaskKey
+from mcp_tasks.parking import CannotWait
 from mcp_tasks.requests import ClearTask, RunCommand
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
 from mcp_tasks.service.ending import clear_finished
 from mcp_tasks.waiting import Condition
 
-__all__ = ["Starting"]
+__all__ = ["Starting", "require_tasks"]
 
 _RUN_WAIT_MS = 1_000
 
@@ -31,14 +32,16 @@ class Starting:
     async def run_command(self, caller: Caller, request: RunCommand) -> View:
         """Start a command as a durable task and answer with its view."""
         condition_of = self._desk.conditions(request)
-        task, reused = await self._desk.blocking(self._start, caller, request)
+        # Here and not in a thread: ids are made in the order in which the calls have come.
+        task_id = self._desk.clock.new_task_id()
+        task, reused = await self._desk.blocking(self._start, caller, request, task_id)
         if not reused:
             if isinstance(task.state, Pending):
                 self._desk.keeping.queue_changed()
             else:
                 self._desk.keeping.keep(task)
         try:
-            return await self._seen(caller, request, task, condition_of(task, None), reused=reused)
+            return await self._seen(caller, request, task, condition_of(None), reused=reused)
         except TaskNotFound:
             if not reused:
                 raise
@@ -72,14 +75,23 @@ class Starting:
                 view["cleared"] = cleared["cleared"]
         return view
 
-    def _start(self, caller: Caller, request: RunCommand) -> tuple[Task, bool]:
-        spec = spec_of(request, self._desk.defaults)
+    def _start(self, caller: Caller, request: RunCommand, task_id: str) -> tuple[Task, bool]:
+        session, defaults = self._desk.workspaces.of(caller.session_key)
+        spec = spec_of(request, defaults)
         if (held := self._holder(caller, request)) is not None:
             return held, True
+        require_tasks(self._desk, caller, spec.after)
+        task, reused = self._admit(caller, request, spec, task_id, defaults)
+        if not reused:
+            self._desk.records.begun(session, task, caller.by)
+        return task, reused
+
+    def _admit(
+        self, caller: Caller, request: RunCommand, spec: Spec, task_id: str, defaults: Defaults
+    ) -> tuple[Task, bool]:
         now = self._desk.clock.now_ms()
-        task_id = self._desk.clock.new_task_id()
-        task = submitted(TaskKey(caller.owner, caller.session, task_id), spec, now)
-        launch = launch_of(request, spec, task_id, self._desk.defaults)
+        task = submitted(TaskKey(caller.owner, caller.session, task_id), spec, now, request.delay_ms)
+        launch = launch_of(request, spec, task_id, defaults)
         try:
             return self._desk.admission.admit(task, launch), False
         except KeyConflict:
@@ -92,6 +104,8 @@ class Starting:
             # The store is well. Run elsewhere, the command might run twice: here too, once it is free.
             raise
         except StoreUnavailable as error:
+            if task.is_held or task.spec.retries:
+                raise  # nothing in memory can be held or run again
             # Nothing ran, and nothing durable can be promised. The command still runs, supervised, for
             # as long as this server lives, and every view of it says so.
             log.warning("a task is kept in memory only: %s", error)
@@ -109,3 +123,14 @@ class Starting:
                 "use another key, or clear that task",
             )
         return held
+
+
+def require_tasks(desk: Desk, caller: Caller, task_ids: Sequence[str]) -> None:
+    """Check that these are tasks of the caller's session. Raises TaskNotFound for the first that is not."""
+    if not task_ids:
+        return
+    named = [task_id for task_id in task_ids if TASK_ID.fullmatch(task_id)]
+    states = desk.store.states(caller.session_key, named)
+    for task_id in task_ids:
+        if task_id not in states:
+            raise TaskNotFound(task_id)
