@@ -1,4 +1,4 @@
-"""Stand-ins for a journal, an audit log and a sealer where there are none."""
+"""A stand-in for a journal where there is none."""
 
 from __future__ import annotations
 
@@ -8,32 +8,14 @@ from typing import Any
 from mcp_tasks.errors import MessageNotFound, StoreUnavailable
 from mcp_tasks.models import Connection, Draft, JournalFigures, Message, SessionKey
 
-__all__ = ["NoAudit", "NoJournal", "NoSealer"]
-
-
-class NoSealer:
-    def seal(self, text: str) -> str:
-        raise StoreUnavailable("there is no key to seal with")
-
-    def unseal(self, sealed: str) -> str:
-        raise StoreUnavailable("there is no key to unseal with")
-
-
-class NoAudit:
-    def note(
-        self, action: str, *, owner: str, session: str | None = None, by: str, detail: Any = None
-    ) -> None:
-        return
-
-    def read(self, *, limit: int = 100) -> Sequence[Mapping[str, Any]]:
-        return []
+__all__ = ["NoJournal"]
 
 
 class NoJournal:
     def append(self, drafts: Sequence[Draft]) -> list[Message]:
         raise StoreUnavailable("there is no journal")
 
-    def note(self, draft: Draft) -> None:
+    def note(self, entry: Any) -> None:
         return
 
     def flush(self) -> None:
@@ -45,7 +27,7 @@ class NoJournal:
     def load(self, session: SessionKey, message_id: str) -> Message:
         raise MessageNotFound(message_id)
 
-    def thread(self, session: SessionKey, message_id: str) -> list[Message]:
+    def thread(self, session: SessionKey, message_id: str, **_: Any) -> list[Message]:
         raise MessageNotFound(message_id)
 
     branch = thread

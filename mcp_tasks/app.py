@@ -27,7 +27,6 @@ from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler
 from mcp_tasks.redaction import secret_values
 from mcp_tasks.sealing import open_sealer
-from mcp_tasks.sealing import open_sealer
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.service.access import Access
 from mcp_tasks.service.connections import Connections
@@ -37,7 +36,6 @@ from mcp_tasks.service.session_records import SessionRecords
 from mcp_tasks.service.turns import Turns
 from mcp_tasks.service.workspaces import Workspaces
 from mcp_tasks.settings import Settings
-from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
 from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
 from mcp_tasks.stores.fallback import FallbackStore
 from mcp_tasks.stores.temporary import TemporaryStore, remove_stale_folders

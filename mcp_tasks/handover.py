@@ -61,7 +61,11 @@ def call_steward(settings: Settings) -> None:
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if name != "MCP_TASKS_TOKEN"}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MCP_TASKS_TOKEN", "MCP_TASKS_SHARE")
+    }
     return environment | {
         "MCP_TASKS_DIR": str(settings.dir),
         "MCP_TASKS_STORE": settings.store,

@@ -105,6 +105,7 @@ class Settings(BaseSettings):
         journal_limit: Live messages of a journal, beyond which the oldest are folded; 0 means no limit.
         cleanup_hour: Local hour from which on the cleanup of the day is due.
         backups: How many backups are kept.
+        share: Token of the share through which everything is done, in the session that it opens.
         auto_save: False keeps everything in memory.
         key: What secrets at rest are sealed with; None means the key file or the keyring.
         key_file: None means a file in the platform's configuration directory.
@@ -151,6 +152,7 @@ class Settings(BaseSettings):
     auto_save: bool = Field(default=True, description="on or off")
     tools: ToolSet = Field(default="standard", description="core, standard or full")
     token: SecretStr | None = Field(default=None, description="a text that is hard to guess")
+    share: SecretStr | None = Field(default=None, description="the token of a share")
     key: SecretStr | None = Field(
         default=None, description="32 bytes in base64 (several with commas between), or a passphrase"
     )

@@ -18,6 +18,7 @@ from mcp_tasks.ports.executors import (
     Supervised,
 )
 from mcp_tasks.ports.journals import Journal
+from mcp_tasks.ports.presence import Presence
 from mcp_tasks.ports.secrets import Audit, Sealer
 from mcp_tasks.ports.stores import Store
 
@@ -31,6 +32,7 @@ __all__ = [
     "Journal",
     "Launch",
     "Observation",
+    "Presence",
     "Reservation",
     "Sealer",
     "Started",

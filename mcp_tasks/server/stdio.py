@@ -76,9 +76,13 @@ async def serve_stdio(
         group.start_soon(connection.outlet.drain)
         to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         group.start_soon(connection.receive, to_server)
-        server = build_server(service, settings)
+        attendance = service.attend("stdio")
+        server = build_server(service, settings, attendance)
         await server.run(from_client, connection, server.create_initialization_options())
         connection.end("the connection is closed")
+        with anyio.CancelScope(shield=True):
+            # The process ends in time even where this hangs; the next server then finds the client lost.
+            await anyio.to_thread.run_sync(attendance.close)
         with anyio.move_on_after(_FLUSH_SECONDS):
             await connection.outlet.flush()
         group.cancel_scope.cancel()

@@ -16,6 +16,7 @@ import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
+from pydantic import SecretStr
 
 from mcp_tasks.errors import InternalError, InvalidArgument, TasksError
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
@@ -24,12 +25,15 @@ from mcp_tasks.server.arguments import parse
 from mcp_tasks.server.schemas import Tool
 from mcp_tasks.server.text import render
 from mcp_tasks.server.toolsets import ToolSet, tool_set
-from mcp_tasks.service import Caller, Service
+from mcp_tasks.service import Attendance, Caller, Client, Service
 
-__all__ = ["SESSION_META_KEY", "ServerSettings", "build_server"]
+__all__ = ["SESSION_META_KEY", "SHARE_META_KEY", "ServerSettings", "build_server"]
 
 SESSION_META_KEY: Final = "mcp-tasks/session"
 """Key of `_meta` by which a client names the session of a call."""
+
+SHARE_META_KEY: Final = "mcp-tasks/share"
+"""Key of `_meta` by which a client gives the token of a share."""
 
 _MAX_MESSAGE: Final = 1_000
 """Longest message or hint of an error, in characters: it may quote what the client gave."""
@@ -66,6 +70,11 @@ class ServerSettings(Protocol):
         ...
 
     @property
+    def share(self) -> SecretStr | None:
+        """Token of the share that is meant where a call gives none."""
+        ...
+
+    @property
     def max_wait_ms(self) -> int:
         """The longest that one call waits."""
         ...
@@ -76,8 +85,16 @@ class ServerSettings(Protocol):
         ...
 
 
-def build_server(service: Service, settings: ServerSettings) -> Server[Any]:
-    """Make the server object that any transport can serve."""
+def build_server(
+    service: Service, settings: ServerSettings, attendance: Attendance | None = None
+) -> Server[Any]:
+    """Make the server object that any transport can serve.
+
+    Args:
+        service: Carries out the calls.
+        settings: Owner, session, tools and longest wait.
+        attendance: Writes down in which sessions the client is served.
+    """
     tools = tool_set(settings.tools)
     listing = types.ListToolsResult(tools=[tool.listing() for tool in tools.values()])
     handlers: dict[str, _Handler] = {name: getattr(service, name) for name in tools}
@@ -90,7 +107,11 @@ def build_server(service: Service, settings: ServerSettings) -> Server[Any]:
         if tool is None:
             known = ", ".join(tools)
             raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {params.name[:64]}. The tools are {known}")
-        return await _answer(tool, handlers[tool.name], context, params, settings)
+
+        def caller_of(request: Request) -> Caller:
+            return _caller(request, context, settings, attendance)
+
+        return await _answer(tool, handlers[tool.name], params, caller_of)
 
     server: Server[Any] = Server(
         "mcp_tasks",
@@ -107,14 +128,13 @@ def build_server(service: Service, settings: ServerSettings) -> Server[Any]:
 async def _answer(
     tool: Tool,
     handler: _Handler,
-    context: _Context,
     params: types.CallToolRequestParams,
-    settings: ServerSettings,
+    caller_of: Callable[[Request], Caller],
 ) -> dict[str, Any]:
     """Carry out one call. Every error but a cancellation becomes a tool error."""
     try:
         request = parse(tool.request, params.arguments or {})
-        view = await handler(_caller(request, context, settings), request)
+        view = await handler(caller_of(request), request)
         base64 = isinstance(request, GetResult) and request.encoding == "base64"
         return _result(render(tool.name, view, base64=base64), view, is_error=False)
     except Exception as raised:  # noqa: BLE001 - the edge: what is not ours to tell goes to the log
@@ -155,7 +175,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_MESSAGE else f"{text[: _MAX_MESSAGE - 1]}…"
 
 
-def _caller(request: Request, context: _Context, settings: ServerSettings) -> Caller:
+def _caller(
+    request: Request, context: _Context, settings: ServerSettings, attendance: Attendance | None
+) -> Caller:
     """Say who calls: the session is the argument's, else the one of `_meta`, of the settings, the default."""
     session = request.session or _session_of(context.meta) or settings.session
     return Caller(
@@ -164,6 +186,8 @@ def _caller(request: Request, context: _Context, settings: ServerSettings) -> Ca
         named=session is not None,
         max_wait_ms=settings.max_wait_ms,
         progress=_progress(context),
+        share=_share_of(context.meta) or (settings.share.get_secret_value() if settings.share else None),
+        served_in=None if attendance is None else lambda key: attendance.saw(key, _client(context)),
     )
 
 
@@ -177,6 +201,25 @@ def _session_of(meta: Mapping[str, Any] | None) -> str | None:
             "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is not . or ..",
         )
     return session
+
+
+def _share_of(meta: Mapping[str, Any] | None) -> str | None:
+    token = (meta or {}).get(SHARE_META_KEY)
+    if token is not None and not isinstance(token, str):
+        raise InvalidArgument(
+            f"_meta[{SHARE_META_KEY!r}] is no token", "give the token that update_session told, as it was"
+        )
+    return token
+
+
+def _client(context: _Context) -> Client:
+    """What the client says of itself: at the handshake, or since 2026-07-28 with each request."""
+    params = context.session.client_params
+    if params is not None:
+        return Client(params.client_info.name, params.client_info.version)
+    told = (context.meta or {}).get(types.CLIENT_INFO_META_KEY)
+    told = told if isinstance(told, Mapping) else {}
+    return Client(str(told.get("name") or "unknown"), str(told.get("version") or ""))
 
 
 def _progress(context: _Context) -> Callable[[int, int, str], Awaitable[None]]:

@@ -14,7 +14,7 @@ import hmac
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -64,6 +64,7 @@ class Caller:
         share: Token of a share. With it the caller is led into the session of the share, whoever he is.
         role: What he may do there; of a caller with a share it is known once he has been admitted.
         via: Id of the share by which he was admitted.
+        served_in: Called with the session in which a call of his has been served.
     """
 
     owner: str
@@ -74,6 +75,7 @@ class Caller:
     share: str | None = field(default=None, repr=False)
     role: Role = "owner"
     via: str | None = None
+    served_in: Callable[[SessionKey], None] | None = None
 
     @property
     def session_key(self) -> SessionKey:

@@ -24,6 +24,7 @@ from mcp_tasks.output.search import compile_pattern
 from mcp_tasks.ports import Archives, Audit, Executor, Journal, Sealer, Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler, Sight
+from mcp_tasks.redaction import redact_text
 from mcp_tasks.requests import PollTask, RunCommand, SendInput
 from mcp_tasks.service.access import Access, Caller
 from mcp_tasks.service.connections import Connections
@@ -121,7 +122,9 @@ class Desk:
     def matching(self, caller: Caller, label: str | None, cwd: str | None) -> Iterator[Sight]:
         """The tasks of the caller's session, newest first, as they are now. Blocking."""
         if cwd is not None:
-            cwd = absolute(cwd, self.workspaces.base(caller.session_key))
+            cwd = redact_text(absolute(cwd, self.workspaces.base(caller.session_key)))
+        if label is not None:
+            label = redact_text(label)  # as the records have it
         for task in self.store.tasks(caller.session_key):
             if label is not None and task.spec.label != label:
                 continue

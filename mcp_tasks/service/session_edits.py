@@ -12,7 +12,7 @@ from typing import Any
 
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.models import Session, Share, Workspace
-from mcp_tasks.redaction import redact_text
+from mcp_tasks.redaction import redact_text, redact_value
 from mcp_tasks.requests import UpdateSession
 from mcp_tasks.service.access import live_shares, make_share
 from mcp_tasks.service.workspaces import Workspaces
@@ -71,7 +71,7 @@ class SessionEdit:
             cwd=cwd,
             shell=workspace.shell if request.shell is None else request.shell,
             env=_merged(workspace.env, self._env),
-            preferences=_merged(workspace.preferences, request.preferences),
+            preferences=_merged(workspace.preferences, redact_value(request.preferences)),
         )
 
     def _shares(self, session: Session) -> tuple[Share, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -146,19 +147,25 @@ class SessionRecords:
     def tell_soon(self, key: SessionKey, event: str, by: str) -> None:
         """As `tell`, but nobody waits for the audit log."""
         self._note(key, event, by, {})
+        self.soon(functools.partial(self._audit.note, event, owner=key.owner, session=key.session, by=by))
+
+    def soon(self, write: Callable[..., None], *args: Any) -> None:
+        """Do what nobody waits for, after everything that was to be done soon before."""
         with self._guard:
             if self._later is None:
-                self._later = ThreadPoolExecutor(1, "audit")
-            self._later.submit(self._audit.note, event, owner=key.owner, session=key.session, by=by)
+                self._later = ThreadPoolExecutor(1, "sessions")
+            self._later.submit(write, *args)
 
     def audit(self, key: SessionKey, event: str, by: str, **detail: Any) -> None:
         """Write an event into the audit log alone."""
         self._audit.note(event, owner=key.owner, session=key.session, by=by, detail=detail)
 
     def finish(self) -> None:
-        """Write down what was to be told soon."""
-        if self._later is not None:
-            self._later.shutdown()
+        """Wait for what was to be done soon."""
+        with self._guard:
+            later, self._later = self._later, None
+        if later is not None:
+            later.shutdown()
 
     def _note(self, key: SessionKey, event: str, by: str, detail: Mapping[str, Any]) -> None:
         reason = f": {detail['reason']}" if detail.get("reason") else ""

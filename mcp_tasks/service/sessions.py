@@ -61,7 +61,7 @@ class Sessions:
             journal=desk.journal.figures(key),
             journal_limit=desk.journal_limit,
             plans=[plan for _, plan in zip(range(_PLANS), desk.store.plans(key), strict=False)],
-            connections=desk.journal.connections(key.owner, key.session, limit=_CONNECTIONS),
+            connections=desk.connections.of(key, _CONNECTIONS),
             shares=live_shares(session, now) if caller.role == "owner" else (),
             recent_commands=self._recent_commands(key),
             extra=extra,

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
+from pydantic import SecretStr
 
+from mcp_tasks.models import SessionKey
 from mcp_tasks.requests import Request
 from mcp_tasks.server.toolsets import ToolSet
-from mcp_tasks.service import Caller, Service
+from mcp_tasks.service import Caller, Client, Service
 
 __all__ = ["VIEW", "FakeService", "FakeSettings"]
 
@@ -29,6 +31,7 @@ VIEW = {
 class FakeSettings:
     owner: str = "me"
     session: str | None = None
+    share: SecretStr | None = None
     max_wait_ms: int = 25_000
     tools: ToolSet = "standard"
 
@@ -39,12 +42,16 @@ class FakeService:
 
     Attributes:
         waits: A call waits for `release`, and reports progress before.
+        clients: What each served client said of itself.
+        closed: Whether the client was seen to go.
         cancelled: Set when a waiting call was cancelled.
     """
 
     answer: Callable[[Request], dict[str, Any]] = lambda _: VIEW
     waits: bool = False
     reports: tuple[int, ...] = ()
+    clients: list[Client] = field(default_factory=list)
+    closed: bool = False
     calls: list[tuple[Caller, Request]] = field(default_factory=list)
     release: anyio.Event = field(default_factory=anyio.Event)
     waiting: anyio.Event = field(default_factory=anyio.Event)
@@ -55,6 +62,15 @@ class FakeService:
 
     def startup_report(self) -> str:
         return "1 session and 2 tasks"
+
+    def attend(self, transport: str) -> FakeService:
+        return self
+
+    def saw(self, key: SessionKey, client: Client) -> None:
+        self.clients.append(client)
+
+    def close(self) -> None:
+        self.closed = True
 
     async def _call(self, caller: Caller, request: Request) -> dict[str, Any]:
         self.calls.append((caller, request))
@@ -68,6 +84,8 @@ class FakeService:
             except BaseException:
                 self.cancelled.set()
                 raise
+        if caller.served_in is not None:
+            caller.served_in(caller.session_key)
         return self.answer(request)
 
     run_command = poll_task = get_result = cancel_task = clear_task = list_tasks = _call
