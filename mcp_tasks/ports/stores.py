@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -58,8 +58,17 @@ class Store(Protocol):
         """The task that holds an idempotency key in a session."""
         ...
 
-    def tasks(self, session: SessionKey) -> Iterator[Task]:
-        """The tasks of a session, newest first, lazily.
+    def tasks(
+        self,
+        session: SessionKey,
+        *,
+        before: str | None = None,
+        states: Collection[StateName] | None = None,
+    ) -> Iterator[Task]:
+        """The tasks of a session, newest first, lazily: only those that are asked for are read.
+
+        With `before` only those whose ids sort before it; with `states` only those that are recorded
+        in one of them.
 
         A session that does not exist has none. A record that cannot be read is left out, set
         aside and named in `problems`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -89,11 +89,13 @@ class FallbackStore:
         held = self._refuge.find_key(session, key) if self._refuge is not None else None
         return held or self._primary.find_key(session, key)
 
-    def tasks(self, session: SessionKey) -> Iterator[Task]:
+    def tasks(
+        self, session: SessionKey, *, before: str | None = None, states: Collection[StateName] | None = None
+    ) -> Iterator[Task]:
         """See `ports.Store`."""
         if self._refuge is None:
-            return self._primary.tasks(session)
-        both = (self._refuge.tasks(session), self._primary.tasks(session))
+            return self._primary.tasks(session, before=before, states=states)
+        both = (one.tasks(session, before=before, states=states) for one in (self._refuge, self._primary))
         return heapq.merge(*both, key=lambda task: task.key.task_id, reverse=True)
 
     def unfinished(self) -> list[TaskKey]:

@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -39,12 +40,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Known:
-    """What was read of one file: its inode, how far, how many lines, and the state of each task."""
+    """What was read of one file: its inode, how far, how many lines, and what they say."""
 
     inode: int = 0
     read: int = 0
     lines: int = 0
     states: dict[str, StateName] = field(default_factory=dict)
+    tally: Counter[StateName] = field(default_factory=Counter)
 
 
 class Finals:
@@ -62,6 +64,10 @@ class Finals:
 
         What is returned must not be changed, and grows when it is asked for again.
         """
+        return self.tally(session)[0]
+
+    def tally(self, session: SessionKey) -> tuple[Mapping[str, StateName], Mapping[StateName, int]]:
+        """The same, and how many are in each state."""
         with self._guard:
             known = self._known.pop(session, None) or _Known()
             before = len(known.states)
@@ -70,7 +76,7 @@ class Finals:
             self._kept += len(known.states) - before
             while self._kept > _MOST_KEPT and len(self._known) > 1:
                 self._kept -= len(self._known.pop(next(iter(self._known))).states)
-            return known.states
+            return known.states, Counter(known.tally)
 
     def add(self, session: SessionKey, tasks: Iterable[Task]) -> None:
         """Write down the states of tasks whose final records are on the disk. Never fails."""
@@ -101,7 +107,7 @@ class Finals:
                 return
             live = {task_id: known.states[task_id] for task_id in there if task_id in known.states}
             self._kept += len(live) - len(known.states)
-            known.states, known.read, known.lines = live, 0, 0
+            known.states, known.tally, known.read, known.lines = live, Counter(live.values()), 0, 0
         lines = "".join(f"{task_id}{_LETTERS[state]}\n" for task_id, state in live.items())
         # A line that somebody adds meanwhile is lost, and is written again when it is missed.
         with suppress(StoreUnavailable), self._sessions.lock(session):
@@ -145,7 +151,10 @@ class Finals:
             known.lines += _FEW_DEAD + len(known.states)  # to be written anew
         known.lines += len(new) // _WIDTH
         text = new.decode("ascii")
-        known.states.update((text[at : at + 36], _NAMES[text[at + 36]]) for at in range(0, len(text), _WIDTH))
+        read = {text[at : at + 36]: _NAMES[text[at + 36]] for at in range(0, len(text), _WIDTH)}
+        added = read.keys() - known.states.keys()
+        known.tally.update(read.values() if len(added) == len(read) else [read[name] for name in added])
+        known.states.update(read)
 
 
 def _read_from(descriptor: int, offset: int, size: int) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from itertools import count
 from pathlib import Path
@@ -34,12 +34,12 @@ from mcp_tasks.stores.plan_files import PlanFiles
 from mcp_tasks.stores.removal import remove_tree
 from mcp_tasks.stores.run_folders import make_run_folder, run_folder
 from mcp_tasks.stores.session_folders import SessionFolders
-from mcp_tasks.stores.session_records import SessionRecords
+from mcp_tasks.stores.session_files import SessionFiles
 from mcp_tasks.stores.session_removal import SessionRemoval
 from mcp_tasks.stores.state_folder import StateFolder
 from mcp_tasks.stores.state_marks import Standing, StateMarks, standing
 from mcp_tasks.stores.task_index import TaskIndex
-from mcp_tasks.stores.task_records import TaskRecords
+from mcp_tasks.stores.task_files import TaskFiles
 
 __all__ = ["JsonFileStore"]
 
@@ -67,8 +67,8 @@ class JsonFileStore:
         marked = all(os.path.isdir(os.path.join(root, name)) for name in StateMarks.FOLDERS)
         self._state = StateFolder(root, "json", ("sessions", "slots", *StateMarks.FOLDERS), now)
         self._sessions = SessionFolders(self._state)
-        self._session_records = SessionRecords(self._state, self._sessions)
-        self._records = TaskRecords(self._state, self._sessions)
+        self._session_files = SessionFiles(self._state, self._sessions)
+        self._records = TaskFiles(self._state, self._sessions)
         self._index = TaskIndex(self._sessions, self._records)
         self._keys = KeyEntries(self._state, self._sessions)
         self._plans = PlanFiles(self._state, self._sessions)
@@ -95,7 +95,7 @@ class JsonFileStore:
 
     def _create(self, task: Task, data: bytes) -> None:
         key = task.key
-        folder = self._session_records.ready(key.session_key, task.created_at)
+        folder = self._session_files.ready(key.session_key, task.created_at)
         if task.spec.key is None:
             self._write_new(task, data, folder)
             return
@@ -205,9 +205,11 @@ class JsonFileStore:
         """See `Store.find_key`."""
         return self._holder(session, key, locked=False)
 
-    def tasks(self, session: SessionKey) -> Iterator[Task]:
-        """See `Store.tasks`."""
-        return self._records.each(session, sorted(self._sessions.task_ids(session), reverse=True))
+    def tasks(
+        self, session: SessionKey, *, before: str | None = None, states: Collection[StateName] | None = None
+    ) -> Iterator[Task]:
+        """See `Store.tasks`. A final task that is in none of the states is not read."""
+        return self._index.newest_first(session, before, states)
 
     def counts(self, session: SessionKey) -> Mapping[StateName, int]:
         """See `Store.counts`. Lists the names of the records, and reads those that are not final."""
@@ -235,24 +237,24 @@ class JsonFileStore:
 
     def sessions(self, owner: str | None = None) -> list[Session]:
         """See `Store.sessions`."""
-        return self._session_records.all(owner)
+        return self._session_files.all(owner)
 
     def open_session(self, session: Session) -> Session:
         """See `Store.open_session`."""
-        return self._session_records.open(session)
+        return self._session_files.open(session)
 
     def load_session(self, key: SessionKey) -> Session:
         """See `Store.load_session`. Raises NewerSchema for a newer version's record."""
-        return self._session_records.load(key)
+        return self._session_files.load(key)
 
     def replace_session(self, session: Session) -> Session:
         """See `Store.replace_session`."""
-        return self._session_records.replace(session)
+        return self._session_files.replace(session)
 
     def delete_session(self, key: SessionKey) -> int:
         """See `Store.delete_session`. It goes in one step, or stays; what is left of its files goes later."""
         trash = SessionRemoval(self._state, self._sessions, self._records, self._index, self._now).take(key)
-        self._session_records.forget(key)
+        self._session_files.forget(key)
         try:
             return remove_tree(trash)
         except StoreUnavailable as error:
@@ -283,7 +285,7 @@ class JsonFileStore:
 
     def make_run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.make_run_folder`. One mkdir where the session exists; TaskNotFound as `run_folder`."""
-        return make_run_folder(self._state.root, key, run, self._sessions.making, self._state.report)
+        return make_run_folder(self._state.root, key, run, self._state.report, self._sessions.making)
 
     def sweep(self) -> None:
         """See `Store.sweep`."""

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
@@ -152,11 +152,18 @@ class MemoryStore:
             task = self._tasks.get(session, {}).get(self._keys.get((session, key), ""))
         return task if task is not None and task.spec.key == key else None
 
-    def tasks(self, session: SessionKey) -> Iterator[Task]:
+    def tasks(
+        self, session: SessionKey, *, before: str | None = None, states: Collection[StateName] | None = None
+    ) -> Iterator[Task]:
         """See `Store.tasks`."""
         with self._lock:
-            ids = sorted(self._tasks.get(session, {}), reverse=True)
-        return self._loaded(session, ids)
+            known = self._tasks.get(session, {})
+            ids = [
+                task_id
+                for task_id, task in known.items()
+                if (before is None or task_id < before) and (states is None or task.state_name in states)
+            ]
+        return self._loaded(session, sorted(ids, reverse=True))
 
     def unfinished(self) -> list[TaskKey]:
         """See `Store.unfinished`."""
@@ -276,7 +283,7 @@ class MemoryStore:
 
     def make_run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.make_run_folder`. Raises TaskNotFound as `run_folder` does."""
-        return make_run_folder(self._root, key, run, lambda: self._lock)
+        return make_run_folder(self._root, key, run, making=lambda: self._lock)
 
     def sweep(self) -> None:
         """See `Store.sweep`. Nothing here outlives the process that made it."""

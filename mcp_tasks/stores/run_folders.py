@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
@@ -28,8 +28,8 @@ def make_run_folder(
     root: str,
     key: TaskKey,
     run: int,
-    making: Callable[[], AbstractContextManager[object]],
     report: durable.Report | None = None,
+    making: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Path:
     """Make a run folder, and what is missing above it, for its owner only; it may be there already.
 
@@ -37,8 +37,8 @@ def make_run_folder(
         root: Must exist.
         key: The task, registered or not.
         run: Its number, from 1.
-        making: Held while a folder of a session is made.
         report: Told in a sentence when wider modes had to be narrowed.
+        making: Held while the folder of a session is made.
 
     Raises:
         TaskNotFound: The names cannot be.

@@ -20,7 +20,7 @@ from mcp_tasks.stores.locks import FolderGone
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
 from mcp_tasks.stores.task_index import TaskIndex
-from mcp_tasks.stores.task_records import TaskRecords
+from mcp_tasks.stores.task_files import TaskFiles
 
 __all__ = ["SessionRemoval"]
 
@@ -34,7 +34,7 @@ class SessionRemoval:
         self,
         state: StateFolder,
         sessions: SessionFolders,
-        records: TaskRecords,
+        records: TaskFiles,
         index: TaskIndex,
         now: Callable[[], float] = time.time,
     ) -> None:

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import heapq
 import os
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
-from mcp_tasks.models import TASK_ID, SessionKey, StateName, Task
+from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.models import FINAL_STATES, TASK_ID, SessionKey, StateName, Task
 from mcp_tasks.stores.finals import Finals
 from mcp_tasks.stores.session_folders import SessionFolders
-from mcp_tasks.stores.task_records import TaskRecords
+from mcp_tasks.stores.task_files import TaskFiles
 
 __all__ = ["TaskIndex"]
 
 _BATCH = 500
+_PAGE = 200
+_MOST_LISTED = 250_000
+_SETTLED_NS = 100_000_000
+"""A folder that changed less than this ago may change again within the same tick of its clock."""
+
+
+@dataclass(slots=True)
+class _Listing:
+    """The ids of the tasks of a session, oldest first, for as long as its folder has not changed."""
+
+    changed_ns: int
+    ids: list[str]
+    counts: Mapping[StateName, int] | None = None
 
 
 class TaskIndex:
     """The names of the records, and the states that are written down of the final ones."""
 
-    def __init__(self, sessions: SessionFolders, records: TaskRecords) -> None:
+    def __init__(self, sessions: SessionFolders, records: TaskFiles) -> None:
         """Nothing is read yet."""
         self._sessions = sessions
         self._records = records
         self._finals = Finals(sessions)
+        self._guard = threading.Lock()
+        self._listings: dict[SessionKey, _Listing] = {}
 
     def add(self, task: Task) -> None:
         """Write down that a task is final, once its record is on the disk. Any other is ignored."""
@@ -32,12 +52,21 @@ class TaskIndex:
 
     def counts(self, session: SessionKey) -> Mapping[StateName, int]:
         """See `Store.counts`."""
-        ids = self._sessions.task_ids(session)
-        known = self._finals.states(session)
-        counted = Counter(known[task_id] for task_id in ids if task_id in known)
-        counted.update(task.state_name for task in self._read(session, [i for i in ids if i not in known]))
-        self._finals.compact(session, ids)
-        return counted
+        listing = self._listing(session)
+        if listing.counts is not None:
+            return dict(listing.counts)
+        known, tally = self._finals.tally(session)
+        there = set(listing.ids)
+        unknown = there.difference(known)
+        counted = Counter(tally)
+        if len(known) + len(unknown) > len(there):
+            counted.subtract(known[task_id] for task_id in set(known).difference(there))
+            self._finals.compact(session, listing.ids)
+        counted.update(task.state_name for task in self._read(session, unknown))
+        counts = {state: number for state, number in counted.items() if number}
+        if counts.keys() <= FINAL_STATES and sum(counts.values()) == len(there):
+            listing.counts = counts
+        return dict(counts)
 
     def states(self, session: SessionKey, task_ids: Sequence[str]) -> Mapping[str, StateName]:
         """See `Store.states`."""
@@ -52,10 +81,21 @@ class TaskIndex:
         found.update((task.key.task_id, task.state_name) for task in self._read(session, unknown))
         return {task_id: found[task_id] for task_id in there if task_id in found}
 
+    def newest_first(
+        self, session: SessionKey, before: str | None, states: Collection[StateName] | None
+    ) -> Iterator[Task]:
+        """See `Store.tasks`."""
+        ids = _descending(self._listing(session).ids, before)
+        if states is None:
+            return self._records.each(session, ids)
+        known = self._finals.states(session)
+        wanted = (task_id for task_id in ids if known.get(task_id) in (None, *states))
+        return (task for task in self._records.each(session, wanted) if task.state_name in states)
+
     def unfinished(self, session: SessionKey) -> Iterator[Task]:
         """The tasks of a session that are not final, as recorded, in no order."""
         known = self._finals.states(session)
-        unknown = [task_id for task_id in self._sessions.task_ids(session) if task_id not in known]
+        unknown = [task_id for task_id in self._listing(session).ids if task_id not in known]
         return (task for task in self._read(session, unknown) if not task.is_final)
 
     def written(self, session: SessionKey) -> Mapping[str, StateName]:
@@ -65,10 +105,36 @@ class TaskIndex:
     def forget(self, session: SessionKey) -> None:
         """Give back what was read of a session."""
         self._finals.forget(session)
+        with self._guard:
+            self._listings.pop(session, None)
 
     def clear(self) -> None:
         """Give back everything."""
         self._finals.clear()
+        with self._guard:
+            self._listings.clear()
+
+    def _listing(self, session: SessionKey) -> _Listing:
+        """The ids that have a record now, from memory where the folder has not changed since."""
+        try:
+            changed_ns = os.lstat(self._sessions.existing(session, "tasks")).st_mtime_ns
+        except (OSError, StoreUnavailable):
+            return _Listing(0, self._sessions.task_ids(session))  # which says what is wrong
+        with self._guard:
+            kept = self._listings.pop(session, None)
+            if kept is not None and kept.changed_ns == changed_ns:
+                self._listings[session] = kept
+                return kept
+        now_ns = time.time_ns()
+        listing = _Listing(changed_ns, self._sessions.task_ids(session))
+        if now_ns - changed_ns > _SETTLED_NS:
+            listing.ids.sort()
+            with self._guard:
+                self._listings[session] = listing
+                held = sum(len(one.ids) for one in self._listings.values())
+                while held > _MOST_LISTED and len(self._listings) > 1:
+                    held -= len(self._listings.pop(next(iter(self._listings))).ids)
+        return listing
 
     def _read(self, session: SessionKey, task_ids: Iterable[str]) -> Iterator[Task]:
         """Read tasks, and write down the final ones among them, so that they need not be read again."""
@@ -76,3 +142,14 @@ class TaskIndex:
         while batch := list(islice(tasks, _BATCH)):
             self._finals.add(session, batch)
             yield from batch
+
+
+def _descending(ids: list[str], before: str | None) -> Iterator[str]:
+    """Newest first; the first page of very many without sorting them all."""
+    if before is not None:
+        ids = [task_id for task_id in ids if task_id < before]
+    if len(ids) > 5 * _PAGE:
+        page = heapq.nlargest(_PAGE, ids)
+        yield from page
+        ids = [task_id for task_id in ids if task_id < page[-1]]
+    yield from sorted(ids, reverse=True)

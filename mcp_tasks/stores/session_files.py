@@ -16,13 +16,13 @@ from mcp_tasks.stores.record_cache import Signature, signature
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
 
-__all__ = ["SessionRecords"]
+__all__ = ["SessionFiles"]
 
 _MOST_CACHED = 4096
 _SETTLED_NS = 100_000_000
 
 
-class SessionRecords:
+class SessionFiles:
     """Reads and writes them. Safe for many threads and many processes."""
 
     def __init__(self, state: StateFolder, sessions: SessionFolders) -> None:

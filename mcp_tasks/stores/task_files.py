@@ -16,10 +16,10 @@ from mcp_tasks.stores.record_cache import RecordCache
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
 
-__all__ = ["TaskRecords"]
+__all__ = ["TaskFiles"]
 
 
-class TaskRecords:
+class TaskFiles:
     """Reads `tasks/<task id>.json` of every session; what is broken is set aside."""
 
     def __init__(self, state: StateFolder, sessions: SessionFolders) -> None:
