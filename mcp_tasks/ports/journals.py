@@ -10,7 +10,7 @@ from mcp_tasks.models import Connection, Draft, JournalFigures, Message, Message
 __all__ = ["Entry", "Journal"]
 
 Entry: TypeAlias = Draft | Callable[[], Draft | None]
-"""What is noted: an entry, or what makes one later, in another thread; None where there is nothing to note."""
+"""What is noted: an entry, or what makes one later, in another thread; None where there is nothing."""
 
 
 class Journal(Protocol):
