@@ -10,11 +10,34 @@ import contextlib
 import logging
 import os
 import select
+from collections.abc import Collection
 from typing import Final
 
-__all__ = ["StderrHandler", "log_to_stderr"]
+from mcp_tasks.redaction import redact_text, secret_values
+
+__all__ = ["RedactingFormatter", "StderrHandler", "log_to_stderr"]
 
 _LONGEST: Final = 16_384
+
+
+class RedactingFormatter(logging.Formatter):
+    """Formats records and takes the secrets out, those of tracebacks too.
+
+    A record may bring values of its own that must not be seen: `extra={"secret_values": [...]}`.
+
+    Args:
+        values: What must not be seen in any record.
+    """
+
+    def __init__(self, values: Collection[str] = ()) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._values = tuple(values)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record, of any length, without secrets."""
+        text = super().format(record)
+        # A little more than is ever written, so that no secret is cut before it is seen.
+        return redact_text(text[: _LONGEST * 4], (*self._values, *getattr(record, "secret_values", ())))
 
 
 class StderrHandler(logging.Handler):
@@ -53,6 +76,6 @@ def log_to_stderr() -> None:
     if root.handlers:
         return
     handler = StderrHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(RedactingFormatter(secret_values(os.environ)))
     root.addHandler(handler)
     logging.getLogger("mcp_tasks").setLevel(logging.INFO)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 import mcp_types as types
@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from mcp_tasks.errors import InternalError, InvalidArgument, TasksError
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
+from mcp_tasks.redaction import redact_text, values_of_arguments
 from mcp_tasks.requests import GetResult, Request
 from mcp_tasks.server.arguments import parse
 from mcp_tasks.server.schemas import Tool
@@ -35,6 +36,7 @@ SESSION_META_KEY: Final = "mcp-tasks/session"
 SHARE_META_KEY: Final = "mcp-tasks/share"
 """Key of `_meta` by which a client gives the token of a share."""
 
+_MAX_QUOTED: Final = 65_536
 _MAX_MESSAGE: Final = 1_000
 """Longest message or hint of an error, in characters: it may quote what the client gave."""
 
@@ -139,10 +141,11 @@ async def _answer(
         return _result(render(tool.name, view, base64=base64), view, is_error=False)
     except Exception as raised:  # noqa: BLE001 - the edge: what is not ours to tell goes to the log
         error = _innermost(raised)
+        values = values_of_arguments(params.arguments or {})
         if isinstance(error, TasksError):
-            return _refused(error)
+            return _refused(error, values)
         incident = secrets.token_hex(4)  # joins the answer and the log
-        _log.exception("incident %s: %s failed", incident, tool.name)
+        _log.exception("incident %s: %s failed", incident, tool.name, extra={"secret_values": values})
         return _refused(
             InternalError(f"{tool.name} failed, incident {incident}", "the server's log has the details")
         )
@@ -155,8 +158,10 @@ def _innermost(error: Exception) -> Exception:
     return error
 
 
-def _refused(error: TasksError) -> dict[str, Any]:
-    said = {"code": error.code, "message": _cut(error.message), "hint": _cut(error.hint)}
+def _refused(error: TasksError, values: Collection[str] = ()) -> dict[str, Any]:
+    """What a client is told of an error, which may quote what it gave: without the secrets in that."""
+    message, hint = (_cut(redact_text(text[:_MAX_QUOTED], values)) for text in (error.message, error.hint))
+    said = {"code": error.code, "message": message, "hint": hint}
     text = f"{said['code']}: {said['message']}. {said['hint']}".rstrip()
     return _result(text, said, is_error=True)
 
