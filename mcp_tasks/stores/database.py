@@ -34,8 +34,8 @@ from mcp_tasks.stores.connections import (
     primary_code,
     refusal,
 )
+from mcp_tasks.stores.locks import ProcessLock
 from mcp_tasks.stores.salvage import copy_database, salvage
-from mcp_tasks.stores.turns import Turn
 
 __all__ = ["Connection", "Damaged", "Database", "MemoryDatabase", "Migration"]
 
@@ -91,7 +91,7 @@ class Database:
         self._quarantine = os.fspath(quarantine)
         self._report = report
         self._tables = tables
-        self._turn = Turn(f"{self._path}.lock", _TURN_SECONDS)
+        self._turn = ProcessLock(f"{self._path}.lock", _TURN_SECONDS)
         self._idle: list[Connection] = []
         self._guard = threading.Lock()
         self._closed = False
@@ -122,11 +122,12 @@ class Database:
             self._give_back(connection)
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, durable: bool = True) -> Iterator[Connection]:
         """A connection to write with, alone among all threads and processes.
 
         What the block did is durable when it has been left, and undone where it raises. A
-        sqlite3.IntegrityError comes out as it is.
+        sqlite3.IntegrityError comes out as it is. What is not `durable` costs no sync of the disk: it
+        survives the end of the process, and a power cut only after a moment.
 
         Raises:
             Damaged: As `reading`.
@@ -135,11 +136,11 @@ class Database:
         connection: Connection | None = None
         there: Identity | None = None
         try:
-            with self._turn.taken():
+            with self._turn.held():
                 there = self._identity()
                 try:
                     connection = self._borrowed(there, locked=True)
-                    with committed(connection):
+                    with committed(connection, durable=durable):
                         yield connection
                 finally:
                     self._give_back(connection)
@@ -155,9 +156,6 @@ class Database:
             idle, self._idle = self._idle, []
         for connection in idle:
             close(connection)
-        self._turn.close()
-
-    # -- connections ---------------------------------------------------------------------------
 
     def _borrowed(self, there: Identity | None, *, locked: bool = False) -> Connection:
         """An idle connection to the file that is in place now, or a new one.
@@ -175,7 +173,7 @@ class Database:
                 return connection
             close(connection)  # somebody has set that file aside
         if there is None:
-            with nullcontext() if locked else self._turn.taken():
+            with nullcontext() if locked else self._turn.held():
                 self._create()
         return self._connected()
 
@@ -208,13 +206,11 @@ class Database:
             raise StoreUnavailable("the database was replaced while it was opened", "try again")
         return connection
 
-    # -- opening -------------------------------------------------------------------------------
-
     def _open(self) -> None:
         """Have a database of the newest version in place, and a connection to it."""
         for _ in range(3):
             connection: Connection | None = None
-            with self._turn.taken():
+            with self._turn.held():
                 if self._identity() is None:
                     self._create()
                 try:
@@ -303,14 +299,12 @@ class Database:
             raise durable.unavailable("making the database", error) from error
         return place
 
-    # -- damage --------------------------------------------------------------------------------
-
     def _explained(self, error: sqlite3.Error, action: str, there: Identity | None) -> StoreUnavailable:
         """What is to be raised for an error; a broken database has been replaced by then."""
         # A file that was emptied under us has no tables: SQLITE_ERROR.
         if not is_damage(error) and primary_code(error) != sqlite3.SQLITE_ERROR:
             return refusal(error, action)
-        with self._turn.taken():
+        with self._turn.held():
             if self._identity() == there:
                 if not self._is_broken():
                     return refusal(error, action)
@@ -380,9 +374,9 @@ class MemoryDatabase:
                 raise refusal(error, "reading the database") from error
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, durable: bool = True) -> Iterator[Connection]:
         """See `Database.transaction`."""
-        with self.reading() as connection, committed(connection):
+        with self.reading() as connection, committed(connection, durable=durable):
             yield connection
 
     def close(self) -> None:

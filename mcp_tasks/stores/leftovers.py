@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
 from mcp_tasks.models import TASK_ID, Task, TaskKey
@@ -19,10 +20,9 @@ from mcp_tasks.stores import durable
 from mcp_tasks.stores.folder_names import session_of_folder
 from mcp_tasks.stores.locks import ProcessLock
 from mcp_tasks.stores.removal import remove_tree
-from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
 
-__all__ = ["Leftovers"]
+__all__ = ["Folders", "Leftovers", "RecordFiles", "Registered", "runs_in"]
 
 _LAUNCH = "launch"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,12 +31,61 @@ _NOT_NOW = (errno.EAGAIN, errno.ENOENT)
 _log = logging.getLogger(__name__)
 
 
+class Folders(Protocol):
+    """Where runs can be."""
+
+    def folders(self) -> list[tuple[str, str]]:
+        """Names of the owner's and the session's folder of each session."""
+        ...
+
+    def owner_of(self, folder: str, session_name: str) -> str | None:
+        """The owner that an owner's folder belongs to, None where that cannot be told."""
+        ...
+
+
+class Registered(Protocol):
+    """Which tasks have a record."""
+
+    def of(self, owner: str, session: str) -> frozenset[str]:
+        """Ids of the tasks of a session, named by its two folders. Raises StoreUnavailable, OSError."""
+        ...
+
+    def has(self, owner: str, session: str, task_id: str) -> bool:
+        """Whether one of them is there now. Raises StoreUnavailable, OSError."""
+        ...
+
+
+class RecordFiles:
+    """The records of the JSON store."""
+
+    def __init__(self, state: StateFolder) -> None:
+        """Nothing is read yet."""
+        self._state = state
+
+    def of(self, owner: str, session: str) -> frozenset[str]:
+        """See `Registered`."""
+        try:
+            names = os.listdir(durable.real_folder(self._state.root, "sessions", owner, session, "tasks"))
+        except FileNotFoundError:
+            return frozenset()  # killed before the first task of the session was registered
+        return frozenset(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+    def has(self, owner: str, session: str, task_id: str) -> bool:
+        """See `Registered`."""
+        try:
+            os.lstat(self._state.path("sessions", owner, session, "tasks", f"{task_id}.json"))
+        except FileNotFoundError:
+            return False
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class _Orphan:
     """A run folder that had no record when it was listed."""
 
     path: str
-    record: str
+    owner: str
+    session: str
     task_id: str
 
 
@@ -46,25 +95,29 @@ class Leftovers:
     def __init__(
         self,
         state: StateFolder,
-        sessions: SessionFolders,
+        sessions: Folders,
         load: Callable[[TaskKey], Task],
         admission: ProcessLock,
         now: Callable[[], float],
+        *,
+        registered: Registered | None = None,
     ) -> None:
         """Nothing is read yet.
 
         Args:
             state: The state directory.
-            sessions: Where the runs and the records are.
+            sessions: Where the runs are.
             load: Reads a task. Raises TaskNotFound, StoreUnavailable.
             admission: Held by whoever parks a task, until the task is registered.
             now: Seconds since the epoch; tells what is old enough.
+            registered: Which tasks have a record; files in the sessions' folders unless told otherwise.
         """
         self._state = state
         self._sessions = sessions
         self._load = load
         self._admission = admission
         self._now = now
+        self._registered = registered or RecordFiles(state)
 
     def remove(self) -> None:
         """See `ports.Store.sweep`. One session or run that cannot be swept does not keep the others."""
@@ -88,9 +141,8 @@ class Leftovers:
         except FileNotFoundError:
             return []
         # In this order: a record is made after its run, and moves from `tasks/` to `quarantine/`.
-        found = list(_runs_in(runs))
-        records = self._state.path(*way, "tasks")
-        recorded = self._recorded(way)
+        found = list(runs_in(runs))
+        recorded = self._registered.of(owner, session)
         kept: frozenset[str] | None = None
         orphans: list[_Orphan] = []
         for task_id, run in found:
@@ -102,15 +154,8 @@ class Leftovers:
             if kept is None:
                 kept = self._set_aside()
             if task_id not in kept and self._is_old(path):
-                orphans.append(_Orphan(path, f"{records}/{task_id}.json", task_id))
+                orphans.append(_Orphan(path, owner, session, task_id))
         return orphans
-
-    def _recorded(self, way: tuple[str, ...]) -> frozenset[str]:
-        try:
-            names = os.listdir(durable.real_folder(self._state.root, *way, "tasks"))
-        except FileNotFoundError:
-            return frozenset()  # killed before the first task of the session was registered
-        return frozenset(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
     def _set_aside(self) -> frozenset[str]:
         """The tasks whose record is in quarantine: what they wrote is kept with it."""
@@ -141,8 +186,8 @@ class Leftovers:
         with self._admission.held():
             try:
                 trash = self._taken_out(orphan)
-            except OSError as error:
-                if error.errno not in _NOT_NOW:
+            except (OSError, StoreUnavailable) as error:
+                if not isinstance(error, OSError) or error.errno not in _NOT_NOW:
                     _log.warning("a run without a task could not be removed: %s", error)
                 return
         if trash is None:
@@ -157,16 +202,14 @@ class Leftovers:
         folder = os.open(orphan.path, _FOLDER)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                os.lstat(orphan.record)
-            except FileNotFoundError:
-                return self._state.throw_away(orphan.path, orphan.task_id)
-            return None
+            if self._registered.has(orphan.owner, orphan.session, orphan.task_id):
+                return None
+            return self._state.throw_away(orphan.path, orphan.task_id)
         finally:
             os.close(folder)
 
 
-def _runs_in(folder: str) -> Iterator[tuple[str, str]]:
+def runs_in(folder: str) -> Iterator[tuple[str, str]]:
     """Task id and number of each run; what else lies there is none of ours."""
     with os.scandir(folder) as entries:
         for entry in entries:

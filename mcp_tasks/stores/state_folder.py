@@ -54,7 +54,12 @@ def boot_id() -> str:
 
 
 class StateFolder:
-    """An opened state directory. Safe for many threads and many processes."""
+    """An opened state directory. Safe for many threads and many processes.
+
+    Attributes:
+        made: Names of the folders that were not there.
+        lifted_from: The older schema that the directory had until now.
+    """
 
     def __init__(self, root: Path, adapter: str, folders: tuple[str, ...], now: Callable[[], float]) -> None:
         """Open the directory, make it where it is missing, and tidy it.
@@ -74,12 +79,15 @@ class StateFolder:
         self._now = now
         self._problems: dict[str, None] = {}
         self._guard = threading.Lock()
+        self.lifted_from: int | None = None
         refuse_network_file_system(root)
         self._open_root()
         # Who the directory belongs to is settled before anything in it is touched.
         known = self._belongs_to_us()
-        for name in ("quarantine", "trash", *folders):
-            durable.make_private_folder(self.path(name), self.report)
+        names = ("quarantine", "trash", *folders)
+        self.made = frozenset(
+            name for name in names if durable.make_private_folder(self.path(name), self.report)
+        )
         if not known:
             self._claim()
         for place in (self.root, self.path("quarantine")):
@@ -214,6 +222,10 @@ class StateFolder:
                 "set MCP_TASKS_STORE to that store, or MCP_TASKS_DIR to another folder",
             )
         durable.make_private_folder(self.root, self.report)
+        if identity["schema"] < SCHEMA:
+            # From now on it may hold what an older program cannot read, so that one must refuse it.
+            durable.write_durably(path, json.dumps({**identity, "schema": SCHEMA}).encode())
+            self.lifted_from = identity["schema"]
         return True
 
     def _forget_identity(self, why: str) -> bool:

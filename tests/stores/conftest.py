@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.ports import Store
-from mcp_tasks.stores.json_files import JsonFileStore
 from mcp_tasks.stores.memory import MemoryStore
+from tests.stores.adapters import LASTING
 
 
-@pytest.fixture(params=["memory", "json"])
+@pytest.fixture(params=["memory", *LASTING])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Each adapter in turn, empty."""
     place = tmp_path / "state"
@@ -19,6 +19,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         place.mkdir(mode=0o700)
         opened = MemoryStore(place)
     else:
-        opened = JsonFileStore(place)
+        opened = LASTING[request.param](place)
     yield opened
     opened.close()

@@ -1,0 +1,441 @@
+"""The store in an SQLite database, safe for many threads and many processes.
+
+`records.db` has the records; `sessions/<owner>/<session>/runs/<task id>.<n>/` is the folder of the n-th
+run of a task, as with JSON files. A write is one transaction, and durable when it returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from mcp_tasks.codec import NewerSchema, encode_plan, encode_session, encode_task
+from mcp_tasks.errors import (
+    InvalidArgument,
+    KeyConflict,
+    PlanNotFound,
+    RevisionConflict,
+    SessionNotFound,
+    TaskNotFinished,
+    TaskNotFound,
+)
+from mcp_tasks.models import (
+    SESSION_NAME,
+    TASK_ID,
+    Plan,
+    PlanKey,
+    Session,
+    SessionKey,
+    StateName,
+    Task,
+    TaskKey,
+)
+from mcp_tasks.stores.connections import Connection
+from mcp_tasks.stores.database import Database
+from mcp_tasks.stores.leftovers import Leftovers
+from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.record_audit import audit
+from mcp_tasks.stores.record_rows import PLANS, SESSIONS, TASKS, RecordRows
+from mcp_tasks.stores.record_tables import MIGRATIONS, TABLES, OpenState, open_state
+from mcp_tasks.stores.run_folders import make_run_folder, run_folder
+from mcp_tasks.stores.run_registry import RunRegistry
+from mcp_tasks.stores.state_folder import StateFolder
+
+__all__ = ["SqliteStore"]
+
+_ADMISSION_SECONDS = 30.0
+_PAGE = 200
+_AFTER_EVERY_ID = "~"
+
+
+class SqliteStore:
+    """Implements `mcp_tasks.ports.Store` in a state directory."""
+
+    durable = True
+
+    def __init__(self, root: Path, *, now: Callable[[], float] = time.time) -> None:
+        """Open the state directory, or make it.
+
+        Args:
+            root: The state directory.
+            now: Seconds since the epoch; tells what is stale.
+
+        Raises:
+            StoreUnavailable: Another user's, another adapter's, a newer version's, on a network,
+                or it cannot be written. What is there is left untouched.
+        """
+        self._now = now
+        self._state = StateFolder(root, "sqlite", ("sessions", "slots"), now)
+        self.slots = Path(self._state.path("slots"))
+        self._admission = ProcessLock(self._state.path("admission.lock"), _ADMISSION_SECONDS)
+        self._database = Database(
+            self._state.path("records.db"),
+            MIGRATIONS,
+            quarantine=self._state.path("quarantine"),
+            report=self._state.report,
+            tables=TABLES,
+        )
+        self._rows = RecordRows(self._state, self._database)
+        self._runs = RunRegistry(self._state, self._rows.select)
+        self._known: set[SessionKey] = set()
+        try:
+            self._adopt()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def create(self, task: Task) -> None:
+        """See `Store.create`. One transaction."""
+        key = task.key
+        if not TASK_ID.fullmatch(key.task_id):
+            raise InvalidArgument("the task id must be 36 characters of 0-9 and a-z")
+        _refuse_name(key.session)
+        row = (*TASKS.address(key), task.revision, task.state_name, open_state(task), task.spec.key)
+        data = encode_task(task)
+
+        def write(connection: Connection) -> None:
+            self._register(connection, Session(key.session_key, task.created_at))
+            if task.spec.key is not None:
+                self._refuse_key(connection, key.session_key, task.spec.key)
+            try:
+                connection.execute(
+                    "INSERT INTO tasks (owner, session, task_id, revision, state, open, key, data)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (*row, data),
+                )
+            except sqlite3.IntegrityError:
+                raise RevisionConflict(f"there is a task {key.task_id} already", "make a new id") from None
+
+        self._rows.change(write)
+        self._known.add(key.session_key)
+
+    def load(self, key: TaskKey) -> Task:
+        """See `Store.load`. Raises NewerSchema (a StoreUnavailable) for a newer version's record."""
+        return self._rows.read(TASKS, key)
+
+    def locate(self, owner: str, task_id: str) -> TaskKey:
+        """See `Store.locate`."""
+        rows = self._rows.select(
+            "SELECT session FROM tasks WHERE owner = ?1 AND task_id = ?2"
+            " AND session IN (SELECT session FROM sessions WHERE owner = ?1) ORDER BY session LIMIT 1",
+            owner,
+            task_id,
+        )
+        if not rows:
+            raise TaskNotFound(task_id)
+        return TaskKey(owner, rows[0][0], task_id)
+
+    def replace(self, task: Task) -> Task:
+        """See `Store.replace`. One transaction."""
+        new = dataclasses.replace(task, revision=task.revision + 1)
+        data = encode_task(new)
+
+        def write(connection: Connection) -> bool:
+            stored = self._rows.stored(connection, TASKS, task.key)
+            if stored is None:
+                return False
+            _compare(f"task {task.key.task_id}", stored.revision, task.revision)
+            connection.execute(
+                "UPDATE tasks SET revision = ?, state = ?, open = ?, data = ?"
+                " WHERE owner = ? AND session = ? AND task_id = ?",
+                (new.revision, new.state_name, open_state(new), data, *TASKS.address(task.key)),
+            )
+            return True
+
+        if not self._rows.change(write):
+            raise TaskNotFound(task.key.task_id)
+        return new
+
+    def delete(self, key: TaskKey) -> int:
+        """See `Store.delete`. What is left of the files after a failure goes at the next opening."""
+
+        def write(connection: Connection) -> Task | None:
+            stored = self._rows.stored(connection, TASKS, key)
+            if stored is not None:
+                connection.execute(f"DELETE FROM tasks WHERE {TASKS.where}", TASKS.address(key))  # noqa: S608
+            return stored
+
+        stored = self._rows.change(write) if self._is_there(key) else None
+        if stored is None:
+            raise TaskNotFound(key.task_id)
+        return self._runs.remove(key, stored.run)
+
+    def find_key(self, session: SessionKey, key: str) -> Task | None:
+        """See `Store.find_key`."""
+        rows = self._rows.select(
+            "SELECT task_id FROM tasks WHERE owner = ? AND session = ? AND key = ?",
+            *SESSIONS.address(session),
+            key,
+        )
+        if not rows:
+            return None
+        try:
+            return self.load(TaskKey(session.owner, session.session, rows[0][0]))
+        except TaskNotFound:
+            return None
+
+    def tasks(self, session: SessionKey) -> Iterator[Task]:
+        """See `Store.tasks`."""
+        before = _AFTER_EVERY_ID
+        while True:
+            ids = self._rows.select(
+                "SELECT task_id FROM tasks WHERE owner = ? AND session = ? AND task_id < ?"
+                " ORDER BY task_id DESC LIMIT ?",
+                *SESSIONS.address(session),
+                before,
+                _PAGE,
+            )
+            for (task_id,) in ids:
+                try:
+                    yield self.load(TaskKey(session.owner, session.session, task_id))
+                except (TaskNotFound, NewerSchema):
+                    continue  # cleared meanwhile, or reported
+            if len(ids) < _PAGE:
+                return
+            before = ids[-1][0]
+
+    def unfinished(self) -> list[TaskKey]:
+        """See `Store.unfinished`. Reads an index that holds no other tasks."""
+        rows = self._rows.select(
+            "SELECT owner, session, task_id FROM tasks WHERE open IS NOT NULL ORDER BY task_id"
+        )
+        return [TaskKey(*row) for row in rows]
+
+    def pending(self) -> list[TaskKey]:
+        """See `Store.pending`."""
+        return self._open("waiting")
+
+    def held(self) -> list[TaskKey]:
+        """See `Store.held`."""
+        return self._open("held")
+
+    def counts(self, session: SessionKey) -> Mapping[StateName, int]:
+        """See `Store.counts`. They are kept by the database itself."""
+        return dict(
+            self._rows.select(
+                "SELECT state, number FROM counts WHERE owner = ? AND session = ? AND number > 0",
+                *SESSIONS.address(session),
+            )
+        )
+
+    def states(self, session: SessionKey, task_ids: Sequence[str]) -> Mapping[str, StateName]:
+        """See `Store.states`."""
+        found: dict[str, StateName] = {}
+        for begin in range(0, len(task_ids), _PAGE):
+            ids = task_ids[begin : begin + _PAGE]
+            places = ", ".join("?" * len(ids))
+            query = f"""
+                SELECT task_id, state FROM tasks
+                WHERE owner = ? AND session = ? AND task_id IN ({places})
+                """  # noqa: S608 (question marks)
+            found |= self._rows.select(query, *SESSIONS.address(session), *ids)
+        return found
+
+    def count_tasks(self) -> int:
+        """See `Store.count_tasks`."""
+        return int(self._rows.select("SELECT COALESCE(SUM(number), 0) FROM counts")[0][0])
+
+    def sessions(self, owner: str | None = None) -> list[Session]:
+        """See `Store.sessions`."""
+        rows = self._rows.select(
+            "SELECT owner, session FROM sessions WHERE owner = ?1 OR ?1 IS NULL ORDER BY owner, session",
+            owner,
+        )
+        found: list[Session] = []
+        for row in rows:
+            try:
+                found.append(self.load_session(SessionKey(*row)))
+            except (SessionNotFound, NewerSchema):
+                continue  # gone meanwhile, or reported
+        return found
+
+    def open_session(self, session: Session) -> Session:
+        """See `Store.open_session`."""
+        _refuse_name(session.key.session)
+        stored = self._rows.change(lambda connection: self._register(connection, session))
+        self._known.add(session.key)
+        return stored or self.load_session(session.key)
+
+    def load_session(self, key: SessionKey) -> Session:
+        """See `Store.load_session`."""
+        return self._rows.read(SESSIONS, key)
+
+    def replace_session(self, session: Session) -> Session:
+        """See `Store.replace_session`."""
+        new = dataclasses.replace(session, revision=session.revision + 1)
+        data = encode_session(new)
+
+        def write(connection: Connection) -> None:
+            stored = self._rows.stored(connection, SESSIONS, session.key)
+            if stored is None:
+                raise SessionNotFound(session.key.session)
+            _compare(f"session {session.key.session!r}", stored.revision, session.revision)
+            connection.execute(
+                "UPDATE sessions SET revision = ?, data = ? WHERE owner = ? AND session = ?",
+                (new.revision, data, *SESSIONS.address(session.key)),
+            )
+
+        self._rows.change(write)
+        return new
+
+    def delete_session(self, key: SessionKey) -> int:
+        """See `Store.delete_session`. What is left of the files after a failure goes when swept."""
+        address = SESSIONS.address(key)
+        self.load_session(key)
+
+        def write(connection: Connection) -> None:
+            where = "WHERE owner = ? AND session = ?"
+            query = f"SELECT task_id FROM tasks {where} AND open IS NOT NULL LIMIT 1"  # noqa: S608 (our own)
+            unfinished = connection.execute(query, address).fetchone()
+            if unfinished is not None:
+                raise TaskNotFinished(
+                    f"task {unfinished[0]} of the session is not final",
+                    "cancel it first, or wait for its end",
+                )
+            for table in ("plans", "tasks", "counts"):
+                connection.execute(f"DELETE FROM {table} {where}", address)  # noqa: S608 (our own words)
+            if not connection.execute(f"DELETE FROM sessions {where}", address).rowcount:  # noqa: S608
+                raise SessionNotFound(key.session)
+
+        self._rows.change(write)
+        self._known.discard(key)
+        return self._runs.remove_all(key)
+
+    def create_plan(self, plan: Plan) -> None:
+        """See `Store.create_plan`."""
+        key = plan.key
+        if not TASK_ID.fullmatch(key.plan_id):
+            raise InvalidArgument("the plan id must be 36 characters of 0-9 and a-z")
+        data = encode_plan(plan)
+
+        def write(connection: Connection) -> None:
+            if self._rows.stored(connection, SESSIONS, key.session_key) is None:
+                raise SessionNotFound(key.session)
+            try:
+                connection.execute(
+                    "INSERT INTO plans (owner, session, plan_id, data) VALUES (?, ?, ?, ?)",
+                    (*PLANS.address(key), data),
+                )
+            except sqlite3.IntegrityError:
+                raise RevisionConflict(f"there is a plan {key.plan_id} already", "make a new id") from None
+
+        self._rows.change(write)
+
+    def load_plan(self, key: PlanKey) -> Plan:
+        """See `Store.load_plan`. Raises NewerSchema for a newer version's record."""
+        return self._rows.read(PLANS, key)
+
+    def plans(self, session: SessionKey) -> Iterator[Plan]:
+        """See `Store.plans`."""
+        ids = self._rows.select(
+            "SELECT plan_id FROM plans WHERE owner = ? AND session = ? ORDER BY plan_id DESC",
+            *SESSIONS.address(session),
+        )
+        for (plan_id,) in ids:
+            try:
+                yield self.load_plan(PlanKey(session.owner, session.session, plan_id))
+            except (PlanNotFound, NewerSchema):
+                continue  # gone meanwhile, or reported
+
+    def delete_plan(self, key: PlanKey) -> None:
+        """See `Store.delete_plan`."""
+        where = f"FROM plans WHERE {PLANS.where}"
+        if self._rows.select(f"SELECT 1 {where}", *PLANS.address(key)):
+            self._rows.change(
+                lambda connection: connection.execute(f"DELETE {where}", PLANS.address(key)).rowcount
+            )
+
+    def run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
+        return run_folder(self._state.root, key, run)
+
+    def make_run_folder(self, key: TaskKey, run: int) -> Path:
+        """See `Store.make_run_folder`. One mkdir where the session exists; TaskNotFound as `run_folder`."""
+        return make_run_folder(
+            self._state.root, key, run, report=self._state.report, making=self._runs.making
+        )
+
+    def sweep(self) -> None:
+        """See `Store.sweep`."""
+        Leftovers(
+            self._state, self._runs, self.load, self._admission, self._now, registered=self._runs
+        ).remove()
+
+    def admission(self) -> AbstractContextManager[None]:
+        """See `Store.admission`. Raises StoreUnavailable when it is not to be had within 30 s."""
+        return self._admission.held()
+
+    def verify(self) -> Iterator[str]:
+        """See `Store.verify`."""
+        return audit(self._rows)
+
+    def problems(self) -> list[str]:
+        """See `Store.problems`."""
+        return self._state.problems()
+
+    def close(self) -> None:
+        """Close the database, and forget what was read."""
+        self._rows.forget()
+        self._database.close()
+
+    def _open(self, what: OpenState) -> list[TaskKey]:
+        rows = self._rows.select(
+            "SELECT owner, session, task_id FROM tasks WHERE open = ? ORDER BY task_id", what
+        )
+        return [TaskKey(*row) for row in rows]
+
+    def _is_there(self, key: TaskKey) -> bool:
+        return bool(self._rows.select(f"SELECT 1 FROM tasks WHERE {TASKS.where}", *TASKS.address(key)))  # noqa: S608
+
+    def _register(self, connection: Connection, session: Session) -> Session | None:
+        """Make a session where there is none. Returns it as stored, None where it was not looked at."""
+        address = SESSIONS.address(session.key)
+        done = connection.execute(
+            "INSERT INTO sessions (owner, session, revision, created_at, data) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (owner, session) DO NOTHING",
+            (*address, session.revision, session.created_at, encode_session(session)),
+        )
+        if done.rowcount:
+            return session
+        # Whether it can be read, and is no newer version's, is looked at once.
+        return (
+            self._rows.stored(connection, SESSIONS, session.key) if session.key not in self._known else None
+        )
+
+    def _refuse_key(self, connection: Connection, session: SessionKey, key: str) -> None:
+        query = "SELECT task_id FROM tasks WHERE owner = ? AND session = ? AND key = ?"
+        row = connection.execute(query, (*SESSIONS.address(session), key)).fetchone()
+        if row is None:
+            return
+        holder = TaskKey(session.owner, session.session, row[0])
+        if self._rows.stored(connection, TASKS, holder) is not None:
+            raise KeyConflict(
+                f"the key {key!r} belongs to task {holder.task_id}",
+                "a key is free again when its task is cleared",
+            )
+
+    def _adopt(self) -> None:
+        """Give a session to tasks whose own was lost with a part of the database."""
+        missing = "SELECT DISTINCT owner, session FROM counts EXCEPT SELECT owner, session FROM sessions"
+        if any(self._rows.select(missing)):
+            at = int(self._now() * 1000)
+            for row in self._rows.select(missing):
+                key = SessionKey(*row)
+                if self.counts(key):
+                    self.open_session(Session(key, at))
+
+
+def _refuse_name(session: str) -> None:
+    if not SESSION_NAME.fullmatch(session):
+        raise InvalidArgument(f"{session!r} cannot be the name of a session", "1 to 128 of A-Z a-z 0-9 . _ -")
+
+
+def _compare(what: str, stored: int, given: int) -> None:
+    if stored != given:
+        raise RevisionConflict(
+            f"{what} was changed meanwhile: revision {stored}, not {given}", "read it again"
+        )
