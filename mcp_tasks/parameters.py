@@ -65,7 +65,7 @@ def check_marked(secrets: Collection[str], env: Mapping[str, str | None]) -> Non
         if env.get(name) is None:
             # It is not repeated: somebody may have given the secret itself.
             raise InvalidArgument(
-                f"secrets[{number}] is no variable that env sets",
+                f"secrets needs names of variables that env sets, and its number {number} is none",
                 "secrets holds names of variables in env, not their values",
             )
 

@@ -60,6 +60,7 @@ WORDS: Final[Mapping[str, str]] = {
     "run_command.key": "idempotency: same key, same task",
     "run_command.max_output_bytes": "0: no limit",
     "run_command.pattern": "RE2 regex to wait for",
+    "run_command.secrets": "names in env to redact",
     "run_command.session": "work area; default 'default'",
     "run_command.stdin": "whole input",
     "run_command.timeout_ms": "kills; default never",
