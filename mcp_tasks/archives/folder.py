@@ -26,7 +26,7 @@ from mcp_tasks.errors import (
     TaskNotFound,
     TasksError,
 )
-from mcp_tasks.models import SESSION_NAME, Session, SessionKey
+from mcp_tasks.models import SESSION_NAME, Session, SessionKey, Task, TaskKey
 from mcp_tasks.ports import Archive, Journal, Sealer, Store
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.folder_names import owner_folder, owner_of_folder
@@ -49,7 +49,8 @@ class SessionArchives:
         root: The state directory.
         store: Where sessions come from and go back to.
         journal: The same for their journals.
-        lingers: Whether the supervisor of the run in a folder lives still.
+        settle: Brings the record of a task up to what is true, and returns it.
+        left_alive: Whether anything of a task that is over still runs.
         sealer: For journals that are sealed; without one they cannot be archived.
     """
 
@@ -59,13 +60,15 @@ class SessionArchives:
         store: Store,
         journal: Journal,
         *,
-        lingers: Callable[[Path], bool],
+        settle: Callable[[TaskKey], Task],
+        left_alive: Callable[[Task], bool],
         sealer: Sealer | None = None,
     ) -> None:
         self._folder = root / "archive"
         self._store = store
         self._journal = journal
-        self._lingers = lingers
+        self._settle = settle
+        self._left_alive = left_alive
         self._sealer = sealer
         self._lock = ProcessLock(os.fspath(root / "archive.lock"), _LOCK_S)
 
@@ -169,18 +172,21 @@ class SessionArchives:
     # -- putting away ------------------------------------------------------------------------------
 
     def _refuse_unfinished(self, session: SessionKey) -> None:
-        counts = self._store.counts(session)
-        active = counts.get("pending", 0) + counts.get("running", 0)
-        if active:
-            raise TaskNotFinished(
-                f"{active} tasks of session {session.session!r} are not over", "cancel them, or wait"
-            )
+        for key in self._store.unfinished():
+            if key.session_key == session and self._is_open(key):
+                raise TaskNotFinished(f"task {key.task_id} has not ended", "cancel it, or wait for its end")
         for task in self._store.tasks(session):
-            if self._lingers(self._store.run_folder(task.key, task.run)):
+            if self._left_alive(task):
                 raise TaskNotFinished(
                     f"task {task.key.task_id} has processes running in the background",
-                    "cancel_task ends them; a supervisor takes a moment to leave",
+                    "cancel_task ends them",
                 )
+
+    def _is_open(self, key: TaskKey) -> bool:
+        try:
+            return not self._settle(key).is_final
+        except TaskNotFound:
+            return False
 
     def _new_stem(self, session: SessionKey, at: int) -> Path:
         for place in (self._folder, self._folder / owner_folder(session.owner)):
