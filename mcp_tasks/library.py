@@ -123,7 +123,13 @@ async def open_tasks(
     """
     chosen = Settings(dir=None if directory is None else Path(directory), session=session, **settings)
     name = chosen.session or DEFAULT_SESSION
-    caller = Caller(user_name(), name, named=chosen.session is not None, max_wait_ms=_FOREVER_MS)
+    caller = Caller(
+        user_name(),
+        name,
+        named=chosen.session is not None,
+        max_wait_ms=_FOREVER_MS,
+        share=chosen.share.get_secret_value() if chosen.share else None,
+    )
     async with open_service(chosen) as service:
         yield Tasks(service, caller)
 

@@ -63,7 +63,7 @@ def call(place: Place, work: Callable[[Service, Caller], Awaitable[T]], *, start
     settings = settings_for(place)
     if settings.store == "memory":
         raise NotSupported(
-            "the memory store lives in its server alone", "use --store json, here and for the server"
+            "the memory store lives in its server alone", "use --store json or sqlite, here and for the server"
         )
 
     async def in_service() -> T:
@@ -76,6 +76,7 @@ def call(place: Place, work: Callable[[Service, Caller], Awaitable[T]], *, start
             session=settings.session or DEFAULT_SESSION,
             named=settings.session is not None,
             max_wait_ms=CHUNK_MS,
+            share=settings.share.get_secret_value() if settings.share else None,
         )
         async with open_service(settings, warm=starts) as service:
             try:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mcp_tasks.cli import ending, looking, reading, serving, setting_up, starting, waiting
+from mcp_tasks.cli import ending, looking, reading, serving, sessions, setting_up, starting, waiting
 from mcp_tasks.cli.printing import note
 from mcp_tasks.cli.versions import installed
 from mcp_tasks.cli.wording import explained
@@ -21,6 +21,7 @@ _EXIT_CODES = {
     "key_conflict": 2,
     "not_supported": 2,
     "policy_denied": 2,
+    "revision_conflict": 2,
     "task_not_found": 3,
     "session_not_found": 3,
     "limit_reached": 4,
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (serving, starting, looking, reading, waiting, ending, setting_up):
+for group in (serving, starting, looking, reading, waiting, ending, sessions, setting_up):
     group.register(app)
 
 

@@ -31,6 +31,9 @@ def serve(
     store: Store = None,
     directory: Dir = None,
     session: Session = None,
+    share: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="Work through a share (MCP_TASKS_SHARE hides it).")
+    ] = None,
     tools: Annotated[
         str | None, typer.Option(metavar="SET", help="core, standard or full (MCP_TASKS_TOOLS).")
     ] = None,
@@ -84,6 +87,7 @@ def serve(
             "store": store,
             "dir": directory,
             "session": session,
+            "share": share,
             "tools": tools,
             "max_running": max_running,
             "queue_limit": queue_limit,
