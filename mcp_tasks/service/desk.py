@@ -130,12 +130,16 @@ class Desk:
                 continue
             if cwd is not None and task.spec.cwd != cwd:
                 continue
-            try:
-                yield self.reconciler.look_at(task)
-            except StoreUnavailable as error:
-                # One run that cannot be read does not hide the others.
-                log.warning("a run cannot be read: %s", error)
-                yield Sight(task, None)
+            yield self.look_at(task)
+
+    def look_at(self, task: Task) -> Sight:
+        """A task that has just been read, as it is now, one of many: what cannot be told is left out."""
+        try:
+            return self.reconciler.look_at(task)
+        except StoreUnavailable as error:
+            # One run that cannot be read does not hide the others.
+            log.warning("a run cannot be read: %s", error)
+            return Sight(task, None)
 
 
 def waits_for_more(request: RunCommand | PollTask | SendInput) -> bool:

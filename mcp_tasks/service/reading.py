@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Literal
+from collections import Counter
+from collections.abc import Collection
+from typing import Literal, cast
 
 from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.models import FINAL_STATES, TASK_ID, Task, TaskKey
+from mcp_tasks.models import FINAL_STATES, TASK_ID, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.output import Cursor, OutputView, view_head_tail, view_lines, view_range
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import GetResult, ListTasks, PollTask, SearchOutput
@@ -19,6 +21,7 @@ __all__ = ["Reading"]
 _DIGEST_BYTES = 16_384
 _PAGE_BYTES = 32_768
 _SEARCH_S = 5.0
+_RUNNING: tuple[StateName, ...] = ("running",)
 
 
 class Reading:
@@ -98,17 +101,12 @@ class Reading:
             raise InvalidArgument(
                 "cursor is not one of list_tasks", "give the next_cursor of the last answer"
             )
-        shown: list[Sight] = []
-        counts: dict[str, int] = {}
-        more = False
-        for sight in self._desk.matching(caller, request.label, request.cwd):
-            counts[sight.task.state_name] = counts.get(sight.task.state_name, 0) + 1
-            if not _in_state(sight.task, request.state) or (before and sight.task.key.task_id >= before):
-                continue
-            if len(shown) < request.limit:
-                shown.append(sight)
-            else:
-                more = True
+        if request.label is None and request.cwd is None:
+            shown, counts = self._page(caller.session_key, request), self._counts(caller.session_key)
+        else:
+            shown, counts = self._filtered(caller, request)
+        more = len(shown) > request.limit
+        del shown[request.limit :]
         views = self._desk.presenter.summaries(shown)
         fit = fitting(views)
         answer: View = {"tasks": views[:fit], "counts": counts}
@@ -119,6 +117,40 @@ class Reading:
                 f"{len(problems)} problems were found in the store: mcp-tasks doctor names them"
             )
         return answer
+
+    def _page(self, session: SessionKey, request: ListTasks) -> list[Sight]:
+        """One task more than a page; no other is read, however many there are."""
+        recorded = _recorded_as(request.state)
+        found: list[Sight] = []
+        for task in self._desk.store.tasks(session, before=request.cursor, states=recorded):
+            sight = self._desk.look_at(task)
+            if _in_state(sight.task, request.state):
+                found.append(sight)
+                if len(found) > request.limit:
+                    break
+        return found
+
+    def _counts(self, session: SessionKey) -> dict[str, int]:
+        counted: Counter[str] = Counter(self._desk.store.counts(session))
+        # Of what is recorded as running, some has ended by now.
+        for task in self._desk.store.tasks(session, states=_RUNNING):
+            state = self._desk.look_at(task).task.state_name
+            if state != "running":
+                counted[state] += 1
+                counted["running"] -= 1
+        return {state: number for state, number in counted.items() if number > 0}
+
+    def _filtered(self, caller: Caller, request: ListTasks) -> tuple[list[Sight], dict[str, int]]:
+        """The same of the tasks with a label or a folder, which only the records tell."""
+        found: list[Sight] = []
+        counted: Counter[str] = Counter()
+        for sight in self._desk.matching(caller, request.label, request.cwd):
+            counted[sight.task.state_name] += 1
+            if len(found) > request.limit or not _in_state(sight.task, request.state):
+                continue
+            if request.cursor is None or sight.task.key.task_id < request.cursor:
+                found.append(sight)
+        return found, dict(counted)
 
     async def search_output(self, caller: Caller, request: SearchOutput) -> View:
         """Find lines in the output of one task or of the whole session."""
@@ -154,6 +186,15 @@ def _streams(stream: str) -> tuple[Literal["stdout", "stderr"], ...]:
     if stream == "both":
         return ("stdout", "stderr")
     return ("stdout",) if stream == "stdout" else ("stderr",)
+
+
+def _recorded_as(state: str | None) -> Collection[StateName] | None:
+    """The states that tasks can be recorded in whose state is this one; None for any."""
+    if state is None:
+        return None
+    if state == "active":
+        return ("pending", "running")
+    return cast("tuple[StateName, ...]", (state, "running"))
 
 
 def _in_state(task: Task, state: str | None) -> bool:

@@ -33,13 +33,13 @@ from mcp_tasks.stores.locks import FolderGone, ProcessLock
 from mcp_tasks.stores.plan_files import PlanFiles
 from mcp_tasks.stores.removal import remove_tree
 from mcp_tasks.stores.run_folders import make_run_folder, run_folder
-from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.session_files import SessionFiles
+from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.session_removal import SessionRemoval
 from mcp_tasks.stores.state_folder import StateFolder
 from mcp_tasks.stores.state_marks import Standing, StateMarks, standing
-from mcp_tasks.stores.task_index import TaskIndex
 from mcp_tasks.stores.task_files import TaskFiles
+from mcp_tasks.stores.task_index import TaskIndex
 
 __all__ = ["JsonFileStore"]
 
@@ -64,18 +64,21 @@ class JsonFileStore:
                 or it cannot be written. What is there is left untouched.
         """
         self._now = now
-        marked = all(os.path.isdir(os.path.join(root, name)) for name in StateMarks.FOLDERS)
         self._state = StateFolder(root, "json", ("sessions", "slots", *StateMarks.FOLDERS), now)
         self._sessions = SessionFolders(self._state)
         self._session_files = SessionFiles(self._state, self._sessions)
         self._records = TaskFiles(self._state, self._sessions)
-        self._index = TaskIndex(self._sessions, self._records)
         self._keys = KeyEntries(self._state, self._sessions)
         self._plans = PlanFiles(self._state, self._sessions)
         self._marks = StateMarks(self._state, self._sessions, self._standing, now)
+        self._index = TaskIndex(self._sessions, self._records, self._marks.glance)
         self.slots = Path(self._state.path("slots"))
         self._admission = ProcessLock(self._state.path("admission.lock"), _ADMISSION_SECONDS)
-        if not marked or self._state.rebooted():
+        # Before schema 2 nothing was held, so there is nothing to mark.
+        unmarked = self._state.made.intersection(StateMarks.FOLDERS) - (
+            {"held"} if self._state.lifted_from else set()
+        )
+        if unmarked or self._state.rebooted():
             self.rebuild_markers()
             self._state.remember_boot()
 

@@ -19,8 +19,8 @@ from mcp_tasks.stores import durable
 from mcp_tasks.stores.locks import FolderGone
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
-from mcp_tasks.stores.task_index import TaskIndex
 from mcp_tasks.stores.task_files import TaskFiles
+from mcp_tasks.stores.task_index import TaskIndex
 
 __all__ = ["SessionRemoval"]
 

@@ -40,6 +40,9 @@ _OURS = frozenset(
         "boot",
         "admission",
         "steward",
+        "archive",
+        "cleanup",
+        "transfer",
     )
 )
 

@@ -123,6 +123,11 @@ class StateMarks:
             markers.remove(key)
         self._seen.pop(key, None)
 
+    def glance(self, key: TaskKey) -> Standing | None:
+        """Where a task stands, its record read only when it has changed; None where that tells nothing."""
+        written = self._written(key)
+        return None if written is None else self._standing_of(key, written)
+
     def missing(self, task: Task) -> list[str]:
         """The folders in which a task should have a mark and has none."""
         now = standing(task)
@@ -162,7 +167,7 @@ class StateMarks:
             now = self._read(key, locked=False)
         except TaskNotFound:
             return None
-        if now is not None:
+        if now not in (None, "over"):  # which need not be looked at again
             if len(self._seen) >= _MOST_SEEN:
                 self._seen.clear()
             self._seen[key] = (written, now)

@@ -7,14 +7,15 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.models import FINAL_STATES, TASK_ID, SessionKey, StateName, Task
+from mcp_tasks.models import FINAL_STATES, TASK_ID, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.stores.finals import Finals
 from mcp_tasks.stores.session_folders import SessionFolders
+from mcp_tasks.stores.state_marks import Standing
 from mcp_tasks.stores.task_files import TaskFiles
 
 __all__ = ["TaskIndex"]
@@ -22,6 +23,11 @@ __all__ = ["TaskIndex"]
 _BATCH = 500
 _PAGE = 200
 _MOST_LISTED = 250_000
+_UNFINISHED: Mapping[Standing | None, StateName] = {
+    "pending": "pending",
+    "held": "pending",
+    "running": "running",
+}
 _SETTLED_NS = 100_000_000
 """A folder that changed less than this ago may change again within the same tick of its clock."""
 
@@ -38,10 +44,19 @@ class _Listing:
 class TaskIndex:
     """The names of the records, and the states that are written down of the final ones."""
 
-    def __init__(self, sessions: SessionFolders, records: TaskFiles) -> None:
-        """Nothing is read yet."""
+    def __init__(
+        self, sessions: SessionFolders, records: TaskFiles, glance: Callable[[TaskKey], Standing | None]
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            sessions: Where the records are.
+            records: Reads them.
+            glance: Tells where a task stands, as cheaply as can be.
+        """
         self._sessions = sessions
         self._records = records
+        self._glance = glance
         self._finals = Finals(sessions)
         self._guard = threading.Lock()
         self._listings: dict[SessionKey, _Listing] = {}
@@ -62,7 +77,7 @@ class TaskIndex:
         if len(known) + len(unknown) > len(there):
             counted.subtract(known[task_id] for task_id in set(known).difference(there))
             self._finals.compact(session, listing.ids)
-        counted.update(task.state_name for task in self._read(session, unknown))
+        counted.update(self._recorded(session, unknown).values())
         counts = {state: number for state, number in counted.items() if number}
         if counts.keys() <= FINAL_STATES and sum(counts.values()) == len(there):
             listing.counts = counts
@@ -78,7 +93,7 @@ class TaskIndex:
         there = [i for i in task_ids if TASK_ID.fullmatch(i) and os.path.lexists(f"{folder}/{i}.json")]
         found = {task_id: known[task_id] for task_id in there if task_id in known}
         unknown = [task_id for task_id in there if task_id not in known]
-        found.update((task.key.task_id, task.state_name) for task in self._read(session, unknown))
+        found.update(self._recorded(session, unknown))
         return {task_id: found[task_id] for task_id in there if task_id in found}
 
     def newest_first(
@@ -88,8 +103,7 @@ class TaskIndex:
         ids = _descending(self._listing(session).ids, before)
         if states is None:
             return self._records.each(session, ids)
-        known = self._finals.states(session)
-        wanted = (task_id for task_id in ids if known.get(task_id) in (None, *states))
+        wanted = self._wanted(session, ids, frozenset(states))
         return (task for task in self._records.each(session, wanted) if task.state_name in states)
 
     def unfinished(self, session: SessionKey) -> Iterator[Task]:
@@ -135,6 +149,31 @@ class TaskIndex:
                 while held > _MOST_LISTED and len(self._listings) > 1:
                     held -= len(self._listings.pop(next(iter(self._listings))).ids)
         return listing
+
+    def _wanted(self, session: SessionKey, ids: Iterable[str], states: frozenset[StateName]) -> Iterator[str]:
+        known = self._finals.states(session)
+        for task_id in ids:
+            state = known.get(task_id)
+            if state is None:
+                stands = self._glance(TaskKey(session.owner, session.session, task_id))
+                if stands is None:
+                    continue
+                state = _UNFINISHED.get(stands)  # None for one that is over, which has to be read
+            if state is None or state in states:
+                yield task_id
+
+    def _recorded(self, session: SessionKey, task_ids: Iterable[str]) -> dict[str, StateName]:
+        """The states of tasks that are not written down, or not yet."""
+        found: dict[str, StateName] = {}
+        ended: list[str] = []
+        for task_id in task_ids:
+            stands = self._glance(TaskKey(session.owner, session.session, task_id))
+            if stands == "over":
+                ended.append(task_id)
+            elif stands is not None:
+                found[task_id] = _UNFINISHED[stands]
+        found.update((task.key.task_id, task.state_name) for task in self._read(session, ended))
+        return found
 
     def _read(self, session: SessionKey, task_ids: Iterable[str]) -> Iterator[Task]:
         """Read tasks, and write down the final ones among them, so that they need not be read again."""
