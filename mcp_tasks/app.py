@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from mcp_tasks.absent import NoJournal
 from mcp_tasks.admission import Admission
+from mcp_tasks.archives import SessionArchives
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import NotSupported
 from mcp_tasks.executors.local import LocalExecutor
@@ -26,6 +27,7 @@ from mcp_tasks.presence import LockedPresence, SolePresence
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler
 from mcp_tasks.redaction import secret_values
+from mcp_tasks.retention import Cleanup, Rules
 from mcp_tasks.sealing import open_sealer
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.service.access import Access
@@ -39,9 +41,10 @@ from mcp_tasks.settings import Settings
 from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
 from mcp_tasks.stores.fallback import FallbackStore
 from mcp_tasks.stores.temporary import TemporaryStore, remove_stale_folders
+from mcp_tasks.transfer import Place
 from mcp_tasks.waiting import Waiting
 
-__all__ = ["open_service", "open_store"]
+__all__ = ["open_place", "open_service", "open_store"]
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +61,34 @@ def open_store(settings: Settings) -> Store:
             from mcp_tasks.stores.json_files import JsonFileStore
 
             return JsonFileStore(settings.dir)
+        case "sqlite":
+            from mcp_tasks.stores.sqlite import SqliteStore
+
+            return SqliteStore(settings.dir)
         case other:
-            raise NotSupported(f"the {other} store is not there yet", "use memory or json")
+            raise NotSupported(f"the {other} store is not there yet", "use memory, json or sqlite")
+
+
+def open_place(settings: Settings) -> Place:
+    """Open store and journal of a state directory by themselves, to carry what is in them elsewhere.
+
+    Raises:
+        StoreUnavailable: It cannot be used.
+        NotSupported: The memory store is its server's alone.
+    """
+    from mcp_tasks.stores.journal_file import JournalFile
+
+    if settings.store == "memory":
+        raise NotSupported(
+            "the memory store lives in its server alone", "name a state directory of json or sqlite"
+        )
+    store = open_store(settings)
+    journal = JournalFile(settings.dir, Clock(), sealer=open_sealer(settings))
+    return Place(settings.dir, settings.store, store, journal)
 
 
 @asynccontextmanager
-async def open_service(
+async def open_service(  # noqa: PLR0915 - all parts are put together here, one after another
     settings: Settings, *, warm: bool = True, is_steward: bool = False
 ) -> AsyncIterator[Service]:
     """Everything wired together for as long as the block lasts; commands outlive it.
@@ -113,7 +138,20 @@ async def open_service(
     records = SessionRecords(both, journal, audit, clock)
     presence = LockedPresence(settings.dir / "servers") if store.durable else SolePresence()
     connections = Connections(both, journal, presence, records, clock)
+    archives = SessionArchives(
+        store.slots.parent,
+        both,
+        journal,
+        settle=reconciler.settle,
+        left_alive=lambda task: bool(presenter.left_alive(task)),
+        sealer=sealer,
+    )
     errands = [connections.mark_lost, Expiry(both, records, clock).close_due]
+    if store.durable:
+        cleanup = Cleanup(
+            settings.dir, both, journal, archives=archives, audit=audit, rules=_rules(settings)
+        )
+        errands.append(cleanup.run_when_due)
     failure: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
@@ -147,6 +185,7 @@ async def open_service(
                 workspaces=Workspaces(records, sealer, defaults),
                 connections=connections,
                 journal_limit=settings.journal_limit,
+                archives=archives,
             )
             keeping.start()
             if warm:
@@ -168,6 +207,15 @@ async def open_service(
         both.close()
     if failure is not None:
         raise failure
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        archive_days=settings.archive_days,
+        journal_days=settings.journal_days,
+        retention_days=settings.retention_days,
+        hour=settings.cleanup_hour,
+    )
 
 
 async def _try_to(do: Callable[[], None]) -> None:
