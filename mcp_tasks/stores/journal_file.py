@@ -13,7 +13,7 @@ from mcp_tasks.stores.database import Database, MemoryDatabase
 from mcp_tasks.stores.durable import make_private_folder
 from mcp_tasks.stores.journal_reading import Tables
 from mcp_tasks.stores.journal_schema import MIGRATIONS, TABLES
-from mcp_tasks.stores.journal_tables import LimitOf, TablesJournal
+from mcp_tasks.stores.journal_tables import RulesOf, TablesJournal
 
 __all__ = ["JournalFile", "MemoryJournal"]
 
@@ -32,7 +32,7 @@ class JournalFile(TablesJournal):
         clock: Clock,
         *,
         sealer: Sealer | None = None,
-        limit_of: LimitOf | None = None,
+        rules_of: RulesOf | None = None,
     ) -> None:
         """Nothing is opened or made yet.
 
@@ -40,9 +40,9 @@ class JournalFile(TablesJournal):
             directory: The state directory.
             clock: Source of the ids.
             sealer: For the texts that are to be sealed; without one they are refused.
-            limit_of: How many live messages a session may have; without it any number.
+            rules_of: What holds in a session; without it no limit, and only what asks for it is sealed.
         """
-        super().__init__(clock, sealer, limit_of)
+        super().__init__(clock, sealer, rules_of)
         self._directory = os.fspath(directory)
         self._opening = threading.Lock()
         self._database: Database | None = None
@@ -100,10 +100,10 @@ class MemoryJournal(TablesJournal):
     """Implements `mcp_tasks.ports.Journal` for as long as it is there, in memory."""
 
     def __init__(
-        self, clock: Clock, *, sealer: Sealer | None = None, limit_of: LimitOf | None = None
+        self, clock: Clock, *, sealer: Sealer | None = None, rules_of: RulesOf | None = None
     ) -> None:
         """See `JournalFile`."""
-        super().__init__(clock, sealer, limit_of)
+        super().__init__(clock, sealer, rules_of)
         self._database = MemoryDatabase(MIGRATIONS)
 
     def tables(self) -> Tables:

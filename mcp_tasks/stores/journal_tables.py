@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import MessageNotFound, StoreUnavailable, TasksError
@@ -25,10 +27,26 @@ from mcp_tasks.stores.journal_reading import PAGE
 from mcp_tasks.stores.journal_schema import Row, Texts, first_row, row_range, seq_of
 from mcp_tasks.stores.journal_searching import TablesSearching
 
-__all__ = ["LimitOf", "TablesJournal"]
+__all__ = ["Rules", "RulesOf", "TablesJournal"]
 
-LimitOf = Callable[[SessionKey], int]
-"""How many live messages a session may have; 0 means any number."""
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds in the journal of one session.
+
+    Attributes:
+        limit: Live messages, beyond which the oldest are folded; 0 means no limit.
+        sealed: Whether everything new is unreadable at rest.
+    """
+
+    limit: int = 0
+    sealed: bool = False
+
+
+RulesOf: TypeAlias = Callable[[SessionKey], Rules]
+"""Looks the rules of a session up. May raise StoreUnavailable, and then nothing is written to its journal."""
+
+_NO_RULES = Rules()
 
 _INDEX_AT = 512
 """So many messages that are not in the index are taken in at once, by whoever wrote the last of them."""
@@ -39,17 +57,17 @@ log = logging.getLogger(__name__)
 class TablesJournal(TablesSearching):
     """Implements `mcp_tasks.ports.Journal` on `tables()`, which each subclass opens in its own way."""
 
-    def __init__(self, clock: Clock, sealer: Sealer | None, limit_of: LimitOf | None) -> None:
+    def __init__(self, clock: Clock, sealer: Sealer | None, rules_of: RulesOf | None) -> None:
         super().__init__(Texts(sealer))
         self._clock = clock
-        self._limit_of = limit_of
+        self._rules_of = rules_of
         self._notes = Notes(self._write_notes)
 
     # -- writing -------------------------------------------------------------------------------
 
     def append(self, drafts: Sequence[Draft]) -> list[Message]:
         """See `ports.Journal`."""
-        made = [(draft, *self._at_rest(draft)) for draft in drafts]
+        made = [self._at_rest(draft) for draft in drafts]
         return self._append(made, {}, durable=True) if made else []
 
     def note(self, entry: Entry) -> None:
@@ -64,7 +82,7 @@ class TablesJournal(TablesSearching):
         made = []
         for draft in drafts:
             try:
-                made.append((draft, *self._at_rest(draft)))
+                made.append(self._at_rest(draft))
             except StoreUnavailable as error:
                 # One that cannot be sealed does not hold up all the others.
                 log.warning("an entry of a journal is left out: %s", error)
@@ -79,7 +97,7 @@ class TablesJournal(TablesSearching):
         durable: bool,
     ) -> list[Message]:
         """Write entries with their texts as they are at rest."""
-        limits = {key: self._limit(key) for key in {draft.session for draft, *_ in made}}
+        limits = {key: self._rules(key).limit for key in {draft.session for draft, *_ in made}}
 
         def write(connection: sqlite3.Connection) -> tuple[list[Message], list[SessionKey]]:
             places: dict[SessionKey, tuple[int, int]] = {}
@@ -130,18 +148,18 @@ class TablesJournal(TablesSearching):
             self._tend(key, limits[key])
         return messages
 
-    def _at_rest(self, draft: Draft) -> tuple[str, str | None]:
+    def _at_rest(self, draft: Draft) -> tuple[Draft, str, str | None]:
+        """The entry, sealed where it is to be, with text and data as they are at rest."""
+        if not draft.sealed and self._rules(draft.session).sealed:
+            draft = replace(draft, sealed=True)
         return (
+            draft,
             self._texts.stored(draft.text, sealed=draft.sealed),
             self._texts.stored_data(draft.data, sealed=draft.sealed),
         )
 
-    def _limit(self, key: SessionKey) -> int:
-        try:
-            return self._limit_of(key) if self._limit_of is not None else 0
-        except TasksError as error:
-            log.warning("the limit of a journal is not known now: %s", error)
-            return 0
+    def _rules(self, key: SessionKey) -> Rules:
+        return self._rules_of(key) if self._rules_of is not None else _NO_RULES
 
     def _is_due(self, connection: sqlite3.Connection, number: int, newest: int, limit: int) -> bool:
         if newest - journal_rows.indexed_row(connection, number) >= _INDEX_AT:
@@ -206,7 +224,12 @@ class TablesJournal(TablesSearching):
     def restore(self, session: SessionKey, messages: Iterable[Message]) -> int:
         """See `ports.Journal`."""
         # Read to the end before anything is written: they may come out of this very database.
-        taken = [(message, self._row_of(message)) for message in messages if message.role != "summary"]
+        rules = self._rules(session)
+        taken = [
+            (message, self._row_of(message, sealed=message.sealed or rules.sealed))
+            for message in messages
+            if message.role != "summary"
+        ]
 
         def write(connection: sqlite3.Connection) -> int:
             number = journal_rows.make_session(connection, session)
@@ -233,10 +256,12 @@ class TablesJournal(TablesSearching):
             )
             return len(rows)
 
-        return self._writing(write) if taken else 0
+        count = self._writing(write) if taken else 0
+        if count:
+            self._tend(session, rules.limit)
+        return count
 
-    def _row_of(self, message: Message) -> AtRest:
-        sealed = message.sealed
+    def _row_of(self, message: Message, *, sealed: bool) -> AtRest:
         row = (
             *(message.seq, message.message_id, message.role, message.at),
             *(self._texts.stored(message.text, sealed=sealed), message.task_id, message.parent),

@@ -12,9 +12,11 @@ from mcp_tasks.errors import MessageNotFound, StoreUnavailable
 from mcp_tasks.models import Connection, Draft, JournalFigures, SessionKey, Version
 from mcp_tasks.ports import Journal
 from mcp_tasks.stores.journal_file import JournalFile, MemoryJournal
+from mcp_tasks.stores.journal_tables import Rules
 from tests.stores.journals import AT, KEY, OTHER, Scrambler, draft, drafts, texts
 
-LIMITS = {SessionKey("ada", "short"): 20}
+RULES = {SessionKey("ada", "short"): Rules(limit=20), SessionKey("ada", "hidden"): Rules(sealed=True)}
+NONE = Rules()
 
 
 @pytest.fixture
@@ -24,17 +26,17 @@ def sealer() -> Scrambler:
 
 @pytest.fixture(params=["memory", "file"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path, sealer: Scrambler) -> Iterator[Journal]:
-    def limit_of(key: SessionKey) -> int:
+    def rules_of(key: SessionKey) -> Rules:
         if key.session == "broken":
             raise StoreUnavailable("the store is away")
-        return LIMITS.get(key, 0)
+        return RULES.get(key, NONE)
 
     opened: Journal
     if request.param == "memory":
-        opened = MemoryJournal(Clock(), sealer=sealer, limit_of=limit_of)
+        opened = MemoryJournal(Clock(), sealer=sealer, rules_of=rules_of)
     else:
-        opened = JournalFile(tmp_path / "state", Clock(), sealer=sealer, limit_of=limit_of)
         (tmp_path / "state").mkdir(mode=0o700)
+        opened = JournalFile(tmp_path / "state", Clock(), sealer=sealer, rules_of=rules_of)
     yield opened
     opened.close()
 
@@ -399,7 +401,7 @@ def test_what_is_folded_while_it_is_read_is_read_once(journal: Journal) -> None:
 
 
 def test_the_limit_of_a_session_holds_by_itself(journal: Journal) -> None:
-    (short,) = LIMITS
+    short = SessionKey("ada", "short")
     for _ in range(55):
         journal.append(drafts(1, session=short))
         assert 1 <= journal.figures(short).live <= 20
@@ -410,10 +412,31 @@ def test_the_limit_of_a_session_holds_by_itself(journal: Journal) -> None:
     assert len(list(journal.everything(short))) == 56
 
 
-def test_a_limit_that_cannot_be_read_stops_no_message(journal: Journal) -> None:
-    journal.append(drafts(1, session=SessionKey("ada", "broken")))
+def test_nothing_is_written_where_nobody_can_say_whether_it_is_to_be_sealed(journal: Journal) -> None:
+    broken = SessionKey("ada", "broken")
+    with pytest.raises(StoreUnavailable):
+        journal.append(drafts(1, session=broken))
+    journal.note(draft("lost", session=broken))
+    journal.note(draft("kept"))
+    journal.flush()
 
-    assert journal.figures(SessionKey("ada", "broken")).live == 1
+    assert journal.figures(broken).live == 0
+    assert texts(journal.read(KEY)) == ["kept"]
+
+
+def test_all_that_comes_into_a_sealed_journal_is_sealed(journal: Journal) -> None:
+    hidden = SessionKey("ada", "hidden")
+    journal.append([draft("said", session=hidden)])
+    journal.note(draft("noted", session=hidden))
+    journal.flush()
+    journal.append([draft("moved")])
+    journal.restore(hidden, journal.everything(KEY))
+
+    assert [(one.text, one.sealed) for one in journal.read(hidden)] == [
+        ("said", True),
+        ("noted", True),
+        ("moved", True),
+    ]
 
 
 # -- taking over -------------------------------------------------------------------------------
