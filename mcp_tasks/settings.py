@@ -128,7 +128,7 @@ class Settings(BaseSettings):
         default_factory=lambda: platformdirs.user_state_path(_APP, appauthor=False),
         description="the path of a directory",
     )
-    store: StoreName = Field(default="json", description="memory or json")
+    store: StoreName = Field(default="json", description="memory, json or sqlite")
     session: str | None = Field(
         default=None, description="1 to 128 of the characters A-Z a-z 0-9 . _ -, but not . or .."
     )
@@ -205,10 +205,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _available(self) -> Settings:
-        if self.store in ("sqlite", "redis"):
-            raise NotSupported(
-                f"the {self.store} store is not available in this version", "use json or memory"
-            )
+        if self.store == "redis":
+            raise NotSupported("the redis store is not available in this version", "use json or sqlite")
         return self
 
     @property

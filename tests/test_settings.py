@@ -157,10 +157,10 @@ def test_auto_save_off_means_the_memory_store(monkeypatch: pytest.MonkeyPatch) -
     assert Settings(store="json").store == "json"
 
 
-@pytest.mark.parametrize("store", ["sqlite", "redis"])
-def test_a_store_that_does_not_exist_yet_is_not_supported(store: str) -> None:
-    with pytest.raises(NotSupported, match=store):
-        Settings(store=store)
+def test_a_store_that_does_not_exist_yet_is_not_supported() -> None:
+    assert Settings(store="sqlite").store == "sqlite"
+    with pytest.raises(NotSupported, match="redis"):
+        Settings(store="redis")
 
 
 def test_the_token_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

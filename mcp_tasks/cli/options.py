@@ -30,7 +30,7 @@ Store: TypeAlias = Annotated[
     typer.Option(
         "--store",
         metavar="KIND",
-        help="memory, json, sqlite or redis (MCP_TASKS_STORE).",
+        help="json, sqlite or memory (MCP_TASKS_STORE).",
         rich_help_panel=_WHERE,
     ),
 ]

@@ -176,7 +176,7 @@ def test_a_signal_reaches_the_command(cli: CommandLine) -> None:
         (["ps", "--store", "redis"], 2),
         (["ps", "--store", "memory"], 2),
         (["serve", "--transport", "http"], 2),
-        (["serve", "--store", "sqlite"], 2),
+        (["serve", "--store", "redis"], 2),
         (["serve", "--max-running", "0"], 2),
         (["serve", "--tools", "some"], 2),
         (["config", "netscape"], 2),

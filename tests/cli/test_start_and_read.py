@@ -99,7 +99,7 @@ def test_what_never_ran_does_not_look_like_a_command_that_exited_with_1(
     cli: CommandLine, tmp_path: Path
 ) -> None:
     cli("run", "--wait", "exit 1", code=1)
-    cli("run", "--wait", "true", code=2, MCP_TASKS_STORE="sqlite")
+    cli("run", "--wait", "true", code=2, MCP_TASKS_STORE="redis")
     cli("run", "--wait", "true", code=2, MCP_TASKS_MAX_RUNNING="many")
     cli("run", "--wait", "--timeout", "0", "true", code=2)
     cli("run", "--wait", "true", code=4, MCP_TASKS_MIN_FREE_BYTES="1000000TiB")
