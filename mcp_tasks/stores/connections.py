@@ -72,8 +72,27 @@ def close(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def committed(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do what the block does, durably, or nothing of it where it raises. Raises sqlite3.Error."""
+def committed(connection: sqlite3.Connection, *, durable: bool = True) -> Iterator[None]:
+    """Do what the block does, durably, or nothing of it where it raises. Raises sqlite3.Error.
+
+    What is not durable survives the end of this process and, once somebody else commits durably or some
+    time has passed, a power cut.
+    """
+    if durable:
+        with _committed(connection):
+            yield
+        return
+    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        with _committed(connection):
+            yield
+    finally:
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA synchronous = FULL")
+
+
+@contextmanager
+def _committed(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
