@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from mcp_tasks.errors import (
     TaskNotFound,
 )
 from mcp_tasks.models import (
+    FINAL_STATES,
     SESSION_NAME,
     TASK_ID,
     Plan,
@@ -178,15 +179,22 @@ class SqliteStore:
         except TaskNotFound:
             return None
 
-    def tasks(self, session: SessionKey) -> Iterator[Task]:
+    def tasks(
+        self, session: SessionKey, *, before: str | None = None, states: Collection[StateName] | None = None
+    ) -> Iterator[Task]:
         """See `Store.tasks`."""
-        before = _AFTER_EVERY_ID
+        before = _AFTER_EVERY_ID if before is None else before
+        wanted = "" if states is None else f" AND state IN ({', '.join('?' * len(states))})"
+        if states is not None and FINAL_STATES.isdisjoint(states):
+            wanted += " AND open IS NOT NULL"  # which has an index of its own
         while True:
             ids = self._rows.select(
                 "SELECT task_id FROM tasks WHERE owner = ? AND session = ? AND task_id < ?"
-                " ORDER BY task_id DESC LIMIT ?",
+                + wanted  # nothing but question marks
+                + " ORDER BY task_id DESC LIMIT ?",
                 *SESSIONS.address(session),
                 before,
+                *(states or ()),
                 _PAGE,
             )
             for (task_id,) in ids:
