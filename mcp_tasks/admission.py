@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,13 +99,33 @@ class Admission:
         self._parking.have_steward()
         return task
 
-    def admit_plan(self, plan: Plan, tasks: Sequence[tuple[Task, Launch]]) -> None:
-        """Register a plan with all its tasks, which wait. The caller holds the right to admit.
+    def admit_plan(
+        self, plan: Plan, tasks: Sequence[tuple[Task, Launch]], registered: Callable[[], Plan | None]
+    ) -> Plan:
+        """Register a plan with all its tasks, which wait; or find the one that is there already.
 
-        Raises as `admit` does, and then nothing is left of any.
+        Args:
+            plan: Its record, which makes the others count.
+            tasks: All its tasks, held by it.
+            registered: Tells which plan is there already. While it looks, no other is registered.
+
+        Returns:
+            The plan of the two that is registered. Raises as `admit` does: then nothing is left of any.
         """
         self._leave_free()
-        self._parking.keep_plan(plan, tasks)
+        with self._store.admission():
+            found = registered()
+            if found is not None:
+                return found
+            self._parking.keep_plan(plan, tasks)
+        self._parking.have_steward()
+        return plan
+
+    def forget_plan(self, session: SessionKey, plan_id: str) -> None:
+        """Remove the tasks of a plan that was never registered. The caller holds the right to admit."""
+        for key in self._store.held():
+            if key.session_key == session and self._store.load(key).spec.plan == plan_id:
+                self._parking.forget(key)
 
     def admit_now(self, task: Task, launch: Launch, slots: Path) -> Task:
         """Register and start a task that cannot wait. Raises as `admit` does."""

@@ -80,12 +80,13 @@ class SessionNotFound(TasksError):
 
 
 class PlanNotFound(TasksError):
-    """No such plan in the session."""
+    """No such plan in the session, or none at all."""
 
     code = "plan_not_found"
 
-    def __init__(self, plan_id: str) -> None:
-        super().__init__(f"no plan {plan_id!r} in this session", "session_info shows the plans of a session")
+    def __init__(self, plan_id: str | None) -> None:
+        which = "" if plan_id is None else f" {plan_id!r}"
+        super().__init__(f"no plan{which} in this session", "session_info shows the plans of a session")
 
 
 class MessageNotFound(TasksError):

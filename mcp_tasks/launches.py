@@ -14,9 +14,18 @@ from mcp_tasks.errors import InvalidArgument, NotSupported
 from mcp_tasks.models import Spec
 from mcp_tasks.ports import Launch
 from mcp_tasks.redaction import redact_command, redact_text, secret_values
-from mcp_tasks.requests import RunCommand
+from mcp_tasks.requests import RunCommand, RunPlan
 
-__all__ = ["Defaults", "absolute", "fingerprint", "launch_of", "same_request", "spec_of"]
+__all__ = [
+    "Defaults",
+    "absolute",
+    "fingerprint",
+    "launch_of",
+    "plan_fingerprint",
+    "same_plan",
+    "same_request",
+    "spec_of",
+]
 
 TASK_VARIABLE = "MCP_TASKS_TASK"
 """In the environment of every command: the id of its task, which its descendants inherit."""
@@ -124,6 +133,25 @@ def same_request(spec: Spec, request: RunCommand, defaults: Defaults) -> bool:
     """Whether a task was started with the arguments of this request."""
     salt, _, _ = spec.fingerprint.partition(".")
     return hmac.compare_digest(spec.fingerprint, fingerprint(request, defaults, salt))
+
+
+def plan_fingerprint(request: RunPlan, salt: str) -> str:
+    """The same for a plan, whose first task keeps it: everything but wait and name."""
+    compared = request.model_dump(
+        mode="json",
+        exclude={
+            **dict.fromkeys(("session", "key", "name", "wait_ms"), True),
+            "commands": {"__all__": {"session", "secrets"}},
+        },
+    )
+    digest = hashlib.blake2b(json.dumps(compared, sort_keys=True).encode(), key=salt.encode(), digest_size=16)
+    return f"{salt}.{digest.hexdigest()}"
+
+
+def same_plan(spec: Spec, request: RunPlan) -> bool:
+    """Whether a task is the first of a plan that was started with the arguments of this request."""
+    salt, _, _ = spec.fingerprint.partition(".")
+    return spec.plan is not None and hmac.compare_digest(spec.fingerprint, plan_fingerprint(request, salt))
 
 
 def absolute(cwd: str, default: str) -> str:

@@ -26,7 +26,7 @@ from mcp_tasks.output import OutputView, Shown
 from mcp_tasks.ports import Supervised
 from mcp_tasks.reconcile import Sight
 
-__all__ = ["Extras", "Wait", "clipped", "fitting", "task_view"]
+__all__ = ["Extras", "Wait", "clipped", "fitting", "outcome_fields", "task_view"]
 
 _FILE_CLOCK_MS = 20
 _LIST_JSON = 50_000
@@ -76,7 +76,7 @@ def task_view(
         "session": task.key.session,
         "state": task.state_name,
         "label": task.spec.label,
-        **(_end(task.state) if isinstance(task.state, Finished) else {}),
+        **(outcome_fields(task.state) if isinstance(task.state, Finished) else {}),
         "elapsed_ms": elapsed,
         "idle_ms": None
         if task.is_final or started_at is None
@@ -169,7 +169,8 @@ def clipped(text: str, length: int) -> str:
     return f"{kept}… ({len(text) - len(kept)} characters more)"
 
 
-def _end(state: Finished) -> dict[str, Any]:
+def outcome_fields(state: Finished) -> dict[str, Any]:
+    """How a task has ended: outcome, exit code or signal, and the error where there is one."""
     outcome = state.outcome
     end: dict[str, Any] = {"outcome": outcome.kind}
     match outcome:

@@ -144,6 +144,9 @@ def _steps(value: object) -> object:
             steps.append(step)
             continue
         fields = step if isinstance(step, dict) else {"command": step}
+        if isinstance(fields.get("after"), list):
+            # The number of a step is as good as its digits.
+            fields = {**fields, "after": [str(one) if type(one) is int else one for one in fields["after"]]}
         try:
             steps.append(PlanStep(**fields))
         except InvalidArgument as error:

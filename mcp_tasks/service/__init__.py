@@ -19,9 +19,11 @@ from mcp_tasks.requests import (
     GetResult,
     ListSessions,
     ListTasks,
+    PlanProgress,
     PollTask,
     Request,
     RunCommand,
+    RunPlan,
     SearchOutput,
     SendInput,
     SessionInfo,
@@ -33,6 +35,7 @@ from mcp_tasks.service.connections import Attendance, Client
 from mcp_tasks.service.conversing import Conversing
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.ending import Ending
+from mcp_tasks.service.planning import Planning
 from mcp_tasks.service.reading import Reading
 from mcp_tasks.service.session_ends import SessionEnds
 from mcp_tasks.service.sessions import Sessions
@@ -57,6 +60,7 @@ class Service:
         self._ending = Ending(desk)
         self._conversing = Conversing(desk)
         self._several = Several(desk)
+        self._planning = Planning(desk)
         self._sessions = Sessions(desk)
         self._session_ends = SessionEnds(desk, self._ending, self._sessions)
 
@@ -95,6 +99,22 @@ class Service:
     async def wait_tasks(self, caller: Caller, request: WaitTasks) -> View:
         """Wait for the first, all, or the first failure of several tasks."""
         return await self._served(caller, request, self._several.wait_tasks)
+
+    async def run_plan(self, caller: Caller, request: RunPlan) -> View:
+        """Register several commands at once, which run in order or as they depend on each other."""
+        return await self._served(caller, request, self._planning.run_plan)
+
+    async def plan_progress(self, caller: Caller, request: PlanProgress) -> View:
+        """Tell how far a plan has come."""
+        return await self._served(caller, request, self._planning.plan_progress)
+
+    async def list_plans(self, caller: Caller, limit: int = 100) -> View:
+        """The plans of a session, newest first; no tool does that."""
+        return await self._planning.list_plans(await self._desk.access.admit(caller, "read"), limit)
+
+    def resolve_plan_prefix(self, caller: Caller, prefix: str) -> str:
+        """The one plan whose id begins with `prefix`. Raises PlanNotFound, InvalidArgument."""
+        return self._planning.resolve_prefix(self._desk.access.admit_now(caller), prefix)
 
     async def session_info(self, caller: Caller, request: SessionInfo) -> View:
         """Tell everything about one session."""
