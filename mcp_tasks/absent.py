@@ -55,6 +55,9 @@ class NoJournal:
     def delete(self, session: SessionKey) -> int:
         return 0
 
+    def reseal(self, renewed: Any) -> tuple[int, int]:
+        return 0, 0
+
     def figures(self, session: SessionKey) -> JournalFigures:
         return JournalFigures(0, 0, None, None, None)
 

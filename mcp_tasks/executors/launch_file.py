@@ -55,9 +55,13 @@ class LaunchFile:
         return from_file(self._sealer.unseal(record["sealed"]).encode())
 
     def renewed(self, content: bytes) -> bytes | None:
-        """The content sealed anew with the newest key; None where there is nothing to seal with."""
-        written = self.written(self.read(content))
-        return written if b'"sealed"' in written[:40] else None
+        """The content with the newest key; None where it needs none, or there is none. Raises as `read`."""
+        record = json.loads(content)
+        sealed = record.get("sealed") if isinstance(record, dict) else None
+        if sealed is None or self._sealer is None:
+            return None
+        text = self._sealer.renewed(sealed)
+        return None if text is None else json.dumps({**record, "sealed": text}).encode()
 
     def _warn(self, error: TasksError) -> None:
         with self._guard:

@@ -34,6 +34,7 @@ from mcp_tasks.ports import Launch, Observation, Sealer
 
 __all__ = ["LocalExecutor"]
 
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _WRITE = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _PIECE = 65536
 # What a launcher needs to end the tree of a supervisor that was killed, with room to spare.
@@ -70,10 +71,9 @@ class LocalExecutor:
         """See `ports.Executor`. Raises StoreUnavailable, InvalidArgument."""
         for folder, launch in launches:
             to_wire(launch, folder)  # what could never be launched is not kept
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             for folder, launch in launches:
-                with open(os.open(folder / "launch", flags, 0o600), "wb") as target:
+                with open(os.open(folder / "launch", _CREATE, 0o600), "wb") as target:
                     target.write(self._launch_file.written(launch))
             # All are written before the first is waited for, so that the disk takes them together.
             for folder, _ in launches:
@@ -89,6 +89,38 @@ class LocalExecutor:
                 return self._launch_file.read(source.read())
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreUnavailable("what the pending task was to run cannot be read any more") from error
+
+    def reseal(self, folder: Path) -> bool:
+        """See `ports.Executor`."""
+        path = folder / "launch"
+        try:
+            with open(os.open(path, READ), "rb") as source:
+                content = source.read()
+        except OSError as error:
+            if is_not_there(error):
+                return False
+            raise unavailable(error) from error
+        try:
+            renewed = self._launch_file.renewed(content)
+            if renewed is None:
+                return False
+            temporary = folder / "launch.tmp"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            with open(os.open(temporary, _CREATE, 0o600), "wb") as target:
+                target.write(renewed)
+                target.flush()
+                os.fsync(target.fileno())
+            if not os.path.lexists(path):
+                os.unlink(temporary)  # cancelled in this moment
+                return False
+            os.replace(temporary, path)
+            _fsync(folder)
+        except OSError as error:
+            raise unavailable(error) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreUnavailable("what the pending task was to run cannot be read any more") from error
+        return True
 
     def is_unstarted(self, folder: Path) -> bool:
         """See `ports.Executor`."""
@@ -227,7 +259,16 @@ class LocalExecutor:
 
     def tidy(self, folder: Path) -> None:
         """See `ports.Executor`."""
-        for name in ("alive", "control", "input", "started", "started.tmp", "launch", "exit.tmp"):
+        for name in (
+            "alive",
+            "control",
+            "input",
+            "started",
+            "started.tmp",
+            "launch",
+            "launch.tmp",
+            "exit.tmp",
+        ):
             with contextlib.suppress(OSError):
                 os.unlink(folder / name)
 

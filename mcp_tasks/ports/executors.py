@@ -113,6 +113,13 @@ class Executor(Protocol):
         """Read a parked launch. Raises StoreUnavailable where it is missing or broken."""
         ...
 
+    def reseal(self, folder: Path) -> bool:
+        """Seal a parked launch with the newest key. The caller holds the right to admit.
+
+        Returns whether it was changed. Raises StoreUnavailable; then it is as it was.
+        """
+        ...
+
     def is_unstarted(self, folder: Path) -> bool:
         """Whether a parked launch is still there, so that its command was never started in this boot."""
         ...

@@ -104,6 +104,18 @@ class Journal(Protocol):
         """Forget the journal of a session; returns how many messages went."""
         ...
 
+    def reseal(self, renewed: Callable[[str], str | None]) -> tuple[int, int]:
+        """Seal all texts anew that need it, in many small writes; what is done stays done.
+
+        Args:
+            renewed: The sealed text with another key; None where it has that key already. It raises
+                StoreUnavailable for what cannot be unsealed, which then stays as it is.
+
+        Returns:
+            How many texts were changed, and how many messages could not be.
+        """
+        ...
+
     def figures(self, session: SessionKey) -> JournalFigures:
         """Statistics of a journal; zeros for a session that has none."""
         ...

@@ -19,6 +19,10 @@ class Sealer(Protocol):
         """What was sealed. Raises StoreUnavailable when the key is missing or the text was changed."""
         ...
 
+    def renewed(self, sealed: str) -> str | None:
+        """The same text, sealed with the newest key; None where it has that key. Raises as `unseal` does."""
+        ...
+
 
 class Audit(Protocol):
     """An append-only record of what changed whose sessions."""

@@ -32,9 +32,7 @@ def reseal_some_messages(connection: sqlite3.Connection, renewed: Renewed, after
         return None
     done = unreadable = 0
     for row, text, data in rows:
-        versions = connection.execute(
-            "SELECT number, text FROM version WHERE message = ?", (row,)
-        ).fetchall()
+        versions = connection.execute("SELECT number, text FROM version WHERE message = ?", (row,)).fetchall()
         try:
             new_text, new_data = renewed(text), renewed(data) if data else None
             new_versions = [(renewed(old), number) for number, old in versions]

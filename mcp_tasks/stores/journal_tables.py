@@ -24,6 +24,7 @@ from mcp_tasks.stores.journal_folding import AtRest
 from mcp_tasks.stores.journal_notes import Notes
 from mcp_tasks.stores.journal_pruning import prune_some
 from mcp_tasks.stores.journal_reading import PAGE
+from mcp_tasks.stores.journal_resealing import reseal_some_folds, reseal_some_messages
 from mcp_tasks.stores.journal_schema import Row, Texts, first_row, row_range, seq_of
 from mcp_tasks.stores.journal_searching import TablesSearching
 
@@ -291,6 +292,15 @@ class TablesJournal(TablesSearching):
             return gone
 
         return self._writing(write)
+
+    def reseal(self, renewed: Callable[[str], str | None]) -> tuple[int, int]:
+        """See `ports.Journal`."""
+        done = unreadable = 0
+        for some in (reseal_some_messages, reseal_some_folds):
+            after = 0
+            while step := self._writing(lambda connection, a=after, s=some: s(connection, renewed, a)):  # type: ignore[misc]
+                done, unreadable, after = done + step[0], unreadable + step[1], step[2]
+        return done, unreadable
 
     def figures(self, session: SessionKey) -> JournalFigures:
         """See `ports.Journal`."""
