@@ -78,7 +78,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def _keys(settings: Settings) -> dict[str, str]:
     """What the steward needs to unseal what servers have parked."""
-    keys = {"MCP_TASKS_KEY_SOURCE": settings.key_source}
+    keys: dict[str, str] = {"MCP_TASKS_KEY_SOURCE": settings.key_source}
     if settings.key is not None:
         keys["MCP_TASKS_KEY"] = settings.key.get_secret_value()
     if settings.key_file is not None:
