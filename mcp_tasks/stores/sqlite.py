@@ -187,16 +187,10 @@ class SqliteStore:
         wanted = "" if states is None else f" AND state IN ({', '.join('?' * len(states))})"
         if states is not None and FINAL_STATES.isdisjoint(states):
             wanted += " AND open IS NOT NULL"  # which has an index of its own
+        which = f"owner = ? AND session = ? AND task_id < ?{wanted}"
+        query = f"SELECT task_id FROM tasks WHERE {which} ORDER BY task_id DESC LIMIT ?"  # noqa: S608
         while True:
-            ids = self._rows.select(
-                "SELECT task_id FROM tasks WHERE owner = ? AND session = ? AND task_id < ?"
-                + wanted  # nothing but question marks
-                + " ORDER BY task_id DESC LIMIT ?",
-                *SESSIONS.address(session),
-                before,
-                *(states or ()),
-                _PAGE,
-            )
+            ids = self._rows.select(query, *SESSIONS.address(session), before, *(states or ()), _PAGE)
             for (task_id,) in ids:
                 try:
                     yield self.load(TaskKey(session.owner, session.session, task_id))
