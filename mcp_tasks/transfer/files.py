@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -141,11 +141,11 @@ def run_files(folder: str) -> list[str]:
         return []
 
 
-def copy_run(source: str, target: str) -> Copied:
+def copy_run(source: str, target: str, but: Collection[str] = ()) -> Copied:
     """Copy what is worth keeping of a run into a folder that exists; what is there already stays.
 
-    A file is taken for the same where size and moment of change are. One that goes meanwhile (an old
-    piece of a tail) is left out.
+    A file is taken for the same where size and moment of change are. Files named in `but` are left out,
+    and so is one that goes meanwhile (an old piece of a tail).
 
     Raises:
         StoreUnavailable: Some of it may have been copied.
@@ -154,7 +154,7 @@ def copy_run(source: str, target: str) -> Copied:
     try:
         for name in run_files(source):
             try:
-                if not _is_same(f"{source}/{name}", f"{target}/{name}"):
+                if name not in but and not _is_same(f"{source}/{name}", f"{target}/{name}"):
                     copied += Copied(1, copy_file(f"{source}/{name}", f"{target}/{name}"))
             except FileNotFoundError:
                 if not os.path.isdir(target):

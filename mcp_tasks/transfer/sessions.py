@@ -73,13 +73,47 @@ class Transfer:
         self._copy_record(session)
         tasks, copied = 0, Copied()
         for task in self.source.store.tasks(key):
-            files = self._copy_task(task)
+            files = self.copy_task(task)
             if files is not None:
                 tasks, copied = tasks + 1, copied + files
         for plan in plans:
             self._copy_plan(plan)
         messages = self._copy_journal(key)
         return Totals(1, tasks, len(plans), messages, copied.files, copied.bytes)
+
+    def copy_task(self, task: Task) -> Copied | None:
+        """Bring one task over, its output first.
+
+        Returns:
+            The output that was copied; None for a task that was cleared meanwhile.
+
+        Raises:
+            TaskNotFinished, StoreUnavailable: As `copy`.
+        """
+        if not task.is_final:
+            task = self.seen(task)
+            if not task.is_final and not self.live:
+                raise TaskNotFinished(
+                    f"task {task.key.task_id} is {task.state_name}", "wait for its end, or cancel it"
+                )
+        copied, ended = Copied(), False
+        for run in range(1, task.run + 1):
+            folder = os.fspath(self.source.store.run_folder(task.key, run))
+            if not run_files(folder):
+                continue
+            target = os.fspath(self.target.store.make_run_folder(task.key, run))
+            copied += copy_run(folder, target)
+            ended = run == task.run and os.path.lexists(f"{target}/exit.json")
+        if self.live and self._was_cleared(task):
+            return None
+        # The record comes last, so that one that is there says that its output is.
+        wanted = as_copied(task, ended=ended, at=self.at)
+        self._put(wanted)
+        if self.live:
+            # The original may be another one in a moment, so this is the time to compare.
+            for difference in self._differences(wanted):
+                raise StoreUnavailable(f"the copy is not like its original: {difference}", "try again")
+        return copied
 
     def check(self, session: Session) -> Iterator[str]:
         """Compare a session that was copied with its original; one sentence for each difference."""
@@ -108,33 +142,6 @@ class Transfer:
         stored = store.open_session(session)
         if replace(stored, revision=0) != replace(session, revision=0):
             store.replace_session(replace(session, revision=stored.revision))
-
-    def _copy_task(self, task: Task) -> Copied | None:
-        """The output that was copied; None for a task that was cleared meanwhile."""
-        if not task.is_final:
-            task = self.seen(task)
-            if not task.is_final and not self.live:
-                raise TaskNotFinished(
-                    f"task {task.key.task_id} is {task.state_name}", "wait for its end, or cancel it"
-                )
-        copied, ended = Copied(), False
-        for run in range(1, task.run + 1):
-            folder = os.fspath(self.source.store.run_folder(task.key, run))
-            if not run_files(folder):
-                continue
-            target = os.fspath(self.target.store.make_run_folder(task.key, run))
-            copied += copy_run(folder, target)
-            ended = run == task.run and os.path.lexists(f"{target}/exit.json")
-        if self.live and self._was_cleared(task):
-            return None
-        # The record comes last, so that one that is there says that its output is.
-        wanted = as_copied(task, ended=ended, at=self.at)
-        self._put(wanted)
-        if self.live:
-            # The original may be another one in a moment, so this is the time to compare.
-            for difference in self._differences(wanted):
-                raise StoreUnavailable(f"the copy is not like its original: {difference}", "try again")
-        return copied
 
     def _was_cleared(self, task: Task) -> bool:
         try:
