@@ -11,18 +11,18 @@ from contextlib import asynccontextmanager
 import anyio
 import anyio.to_thread
 
-from mcp_tasks.absent import NoJournal
 from mcp_tasks.admission import Admission
 from mcp_tasks.archives import SessionArchives
 from mcp_tasks.clock import Clock
-from mcp_tasks.errors import NotSupported
+from mcp_tasks.errors import NotSupported, SessionNotFound
 from mcp_tasks.executors.local import LocalExecutor
 from mcp_tasks.handover import call_steward
 from mcp_tasks.holding import Holding
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults
+from mcp_tasks.models import SessionKey
 from mcp_tasks.parking import Limits, Parking
-from mcp_tasks.ports import Store
+from mcp_tasks.ports import Journal, Sealer, Store
 from mcp_tasks.presence import LockedPresence, SolePresence
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.reconcile import Reconciler
@@ -32,6 +32,7 @@ from mcp_tasks.sealing import open_sealer
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.service.access import Access
 from mcp_tasks.service.connections import Connections
+from mcp_tasks.service.entries import end_entry
 from mcp_tasks.service.errands import run_errands
 from mcp_tasks.service.session_ends import Expiry
 from mcp_tasks.service.session_records import SessionRecords
@@ -107,6 +108,8 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
     store = await anyio.to_thread.run_sync(open_store, settings)
     both = FallbackStore(store, TemporaryStore)
     sealer = open_sealer(settings)
+    journal = _open_journal(settings, both, clock, sealer)
+    both.tell_ends(lambda task: journal.note(end_entry(task, clock.now_ms())))
     executor = LocalExecutor(sealer=sealer)
     reconciler = Reconciler(both, executor, clock)
     steward: Callable[[], None] = _nobody
@@ -133,7 +136,6 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
         lifeline=not store.durable,
         secret_values=secret_values(os.environ),
     )
-    journal = NoJournal()
     audit = AuditFile(settings.dir) if store.durable else AuditInMemory()
     records = SessionRecords(both, journal, audit, clock)
     presence = LockedPresence(settings.dir / "servers") if store.durable else SolePresence()
@@ -204,9 +206,27 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
         executor.close()
         records.finish()
         presence.end()
+        journal.close()
         both.close()
     if failure is not None:
         raise failure
+
+
+def _open_journal(settings: Settings, store: Store, clock: Clock, sealer: Sealer) -> Journal:
+    """The journal of all sessions; its file is opened with the first use."""
+    from mcp_tasks.stores import journal_file
+
+    def rules_of(key: SessionKey) -> journal_file.Rules:
+        try:
+            session = store.load_session(key)
+        except SessionNotFound:
+            return journal_file.Rules(settings.journal_limit)
+        limit = settings.journal_limit if session.journal_limit is None else session.journal_limit
+        return journal_file.Rules(limit, session.seal_journal)
+
+    if not store.durable:
+        return journal_file.MemoryJournal(clock, sealer=sealer, rules_of=rules_of)
+    return journal_file.JournalFile(settings.dir, clock, sealer=sealer, rules_of=rules_of)
 
 
 def _rules(settings: Settings) -> Rules:

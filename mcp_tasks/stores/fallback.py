@@ -26,11 +26,19 @@ class FallbackStore:
     def __init__(self, primary: Store, make_refuge: Callable[[], Store]) -> None:
         self._primary = primary
         self._make_refuge = make_refuge
+        self._tell_end: Callable[[Task], None] | None = None
         self._refuge: Store | None = None
         self._diverted: set[TaskKey] = set()
         self._lock = threading.Lock()
         self.durable = primary.durable
         self.slots: Path = primary.slots
+
+    def tell_ends(self, tell: Callable[[Task], None]) -> None:
+        """Have `tell` called for each task that becomes final through this store.
+
+        Over all servers that is once for each task: of those who see its end one wins the compare-and-set.
+        """
+        self._tell_end = tell
 
     def divert(self, key: TaskKey) -> Path:
         """Let a task that is not registered yet live in the refuge; returns the refuge's slots.
@@ -76,7 +84,10 @@ class FallbackStore:
 
     def replace(self, task: Task) -> Task:
         """See `ports.Store`."""
-        return self._of(task.key).replace(task)
+        stored = self._of(task.key).replace(task)
+        if stored.is_final and self._tell_end is not None:
+            self._tell_end(stored)
+        return stored
 
     def delete(self, key: TaskKey) -> int:
         """See `ports.Store`."""

@@ -13,9 +13,9 @@ from mcp_tasks.stores.database import Database, MemoryDatabase
 from mcp_tasks.stores.durable import make_private_folder
 from mcp_tasks.stores.journal_reading import Tables
 from mcp_tasks.stores.journal_schema import MIGRATIONS, TABLES
-from mcp_tasks.stores.journal_tables import RulesOf, TablesJournal
+from mcp_tasks.stores.journal_tables import Rules, RulesOf, TablesJournal
 
-__all__ = ["JournalFile", "MemoryJournal"]
+__all__ = ["JournalFile", "MemoryJournal", "Rules"]
 
 _NAME = "journal.db"
 

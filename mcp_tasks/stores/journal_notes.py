@@ -24,8 +24,9 @@ _MOST_WAITING = 10_000
 _BATCH = 1_000
 _GATHER_S = 0.05
 _AGAIN_S = 1.0
-_LAST_S = 5.0
-"""How long `flush` and `close` wait for the writer, at most."""
+_FLUSH_S = 5.0
+_CLOSE_S = 1.5
+"""How long they wait for the writer, at most: a server ends soon, whatever the disk does."""
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Notes:
             self._urgent = True
             self._state.notify_all()
             self._state.wait_for(
-                lambda: self._rounds >= target or not (self._anything() or self._working), _LAST_S
+                lambda: self._rounds >= target or not (self._anything() or self._working), _FLUSH_S
             )
 
     def close(self) -> None:
@@ -97,7 +98,7 @@ class Notes:
             thread = self._thread
             self._state.notify_all()
         if thread is not None:
-            thread.join(_LAST_S)
+            thread.join(_CLOSE_S)
         with self._state:
             lost = len(self._queue) + len(self._ready)
         if lost:
