@@ -50,15 +50,16 @@ class LaunchFile:
         record = json.loads(content)
         if not isinstance(record, dict) or "sealed" not in record:
             return from_file(content)
-        if record["v"] != wire.RECORD_VERSION or self._sealer is None:
+        sealed = record["sealed"]
+        if record["v"] != wire.RECORD_VERSION or self._sealer is None or not isinstance(sealed, str):
             raise ValueError("this is no launch that can be read here")
-        return from_file(self._sealer.unseal(record["sealed"]).encode())
+        return from_file(self._sealer.unseal(sealed).encode())
 
     def renewed(self, content: bytes) -> bytes | None:
         """The content with the newest key; None where it needs none, or there is none. Raises as `read`."""
         record = json.loads(content)
         sealed = record.get("sealed") if isinstance(record, dict) else None
-        if sealed is None or self._sealer is None:
+        if not isinstance(sealed, str) or self._sealer is None:
             return None
         text = self._sealer.renewed(sealed)
         return None if text is None else json.dumps({**record, "sealed": text}).encode()

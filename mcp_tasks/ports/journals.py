@@ -112,7 +112,7 @@ class Journal(Protocol):
                 StoreUnavailable for what cannot be unsealed, which then stays as it is.
 
         Returns:
-            How many texts were changed, and how many messages could not be.
+            How many messages were changed, and how many could not be.
         """
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from mcp_tasks.errors import StoreUnavailable
@@ -20,7 +20,7 @@ _AT_ONCE = 200
 
 Renewed = Callable[[str], str | None]
 Step = tuple[int, int, int]
-"""How many texts were sealed anew, how many messages could not be, and the row to go on from."""
+"""How many messages were sealed anew, how many could not be, and the row to go on from."""
 
 
 def reseal_some_messages(connection: sqlite3.Connection, renewed: Renewed, after: int) -> Step | None:
@@ -50,7 +50,7 @@ def reseal_some_messages(connection: sqlite3.Connection, renewed: Renewed, after
                 connection.execute(
                     "UPDATE version SET text = ? WHERE message = ? AND number = ?", (new, row, number)
                 )
-        done += bool(new_text or new_data) + sum(new is not None for new, _ in new_versions)
+        done += any((new_text, new_data, *(new for new, _ in new_versions)))
     return done, unreadable, rows[-1][0]
 
 
@@ -68,29 +68,17 @@ def reseal_some_folds(connection: sqlite3.Connection, renewed: Renewed, after: i
     except StoreUnavailable as error:
         log.warning("folded messages stay as they are: %s", error)
         return 0, 1, row
-    done = sum(count for _, count in changed)
+    done = sum(after != before for after, before in zip(changed, messages, strict=True))
     if done:
-        connection.execute(
-            "UPDATE fold SET body = ? WHERE id = ?", (pack(message for message, _ in changed), row)
-        )
+        connection.execute("UPDATE fold SET body = ? WHERE id = ?", (pack(changed), row))
     return done, 0, row
 
 
-def _renewed(message: AtRest, renewed: Renewed) -> tuple[AtRest, int]:
+def _renewed(message: AtRest, renewed: Renewed) -> AtRest:
     row: list[Any] = list(message.row)
     if not row[SEALED]:
-        return message, 0
-    done = 0
+        return message
     for place in (TEXT, _DATA):
-        if row[place] and (new := renewed(row[place])):
-            row[place] = new
-            done += 1
-    versions, more = _renewed_versions(message.versions, renewed)
-    return AtRest(tuple(row), versions), done + more
-
-
-def _renewed_versions(
-    versions: Sequence[tuple[int, str]], renewed: Renewed
-) -> tuple[tuple[tuple[int, str], ...], int]:
-    new = [(at, old, renewed(old)) for at, old in versions]
-    return tuple((at, text or old) for at, old, text in new), sum(text is not None for _, _, text in new)
+        if row[place]:
+            row[place] = renewed(row[place]) or row[place]
+    return AtRest(tuple(row), tuple((at, renewed(old) or old) for at, old in message.versions))
