@@ -101,6 +101,7 @@ class SessionEnds:
                 _named(alive, "processes running in the background"), "force: true ends them first"
             )
         freed = desk.store.delete_session(key)
+        desk.journal.flush()  # or what was noted just before would come after
         messages = desk.journal.delete(key)
         desk.records.audit(key, "deleted", caller.by, freed_bytes=freed, messages=messages)
         return {"deleted": key.session, "freed_bytes": freed, "messages": messages}

@@ -12,12 +12,16 @@ from mcp_tasks.app import open_service
 from mcp_tasks.requests import (
     CancelTask,
     ClearTask,
+    EndSession,
     GetResult,
+    ListSessions,
     ListTasks,
     PollTask,
     RunCommand,
     SearchOutput,
     SendInput,
+    SessionInfo,
+    UpdateSession,
     WaitTasks,
 )
 from mcp_tasks.service import Caller, Service, View
@@ -89,6 +93,34 @@ class Agent:
 
     async def search(self, pattern: str, **options: Any) -> View:
         return await self.service.search_output(self.caller, SearchOutput(pattern=pattern, **options))
+
+    async def info(self) -> View:
+        return await self.service.session_info(self.caller, SessionInfo())
+
+    async def update(self, **options: Any) -> View:
+        return await self.service.update_session(self.caller, UpdateSession(**options))
+
+    async def sessions(self, **options: Any) -> View:
+        return await self.service.list_sessions(self.caller, ListSessions(**options))
+
+    async def end(self, **options: Any) -> View:
+        return await self.service.end_session(self.caller, EndSession(**options))
+
+    def with_share(self, token: str, owner: str = "somebody else", session: str | None = None) -> Agent:
+        """Another owner's agent, which comes with the token of a share."""
+        return self._as(owner=owner, session=session or "default", named=session is not None, share=token)
+
+    def events(self) -> Sequence[str]:
+        """What the journal tells of the session itself, oldest first."""
+        journal = self.service._desk.journal
+        journal.flush()
+        entries = journal.read(self.caller.session_key, role="event", limit=1_000)
+        return [entry.data["event"] for entry in entries if "event" in entry.data and entry.task_id is None]
+
+    def audited(self) -> Sequence[str]:
+        """What the audit log tells of the session, oldest first."""
+        entries = reversed(self.service._desk.audit.read(limit=1_000))
+        return [entry["action"] for entry in entries if entry["session"] == self.caller.session]
 
     async def end_everything(self) -> None:
         """Cancel what a test that failed has left behind."""

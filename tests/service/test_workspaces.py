@@ -1,0 +1,94 @@
+"""The workspace of a session: what its commands are given where they say nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_tasks.errors import InvalidArgument, KeyConflict
+from tests.service.agent import Agent, open_agent
+
+
+async def test_commands_run_in_the_workspace_unless_they_say_otherwise(agent: Agent, tmp_path: Path) -> None:
+    inner = tmp_path / "work" / "inner"
+    inner.mkdir(parents=True)
+    await agent.update(cwd=str(inner.parent), env={"WHERE": "workspace", "KEPT": "yes"})
+    view = await agent.run("pwd; echo $WHERE $KEPT")
+    assert view["stdout"] == f"{inner.parent}\nworkspace yes\n"
+    view = await agent.run("pwd; echo $WHERE $KEPT", cwd="inner", env={"WHERE": "here"})
+    assert view["stdout"] == f"{inner}\nhere yes\n"
+    view = await agent.run("echo ${WHERE-unset}", env={"WHERE": None}, cwd=str(tmp_path))
+    assert view["stdout"] == "unset\n"
+    listed = await agent.list(cwd="inner")
+    assert [task["cwd"] for task in listed["tasks"]] == [str(inner)]
+
+
+async def test_a_workspace_is_its_sessions_own(agent: Agent, tmp_path: Path) -> None:
+    await agent.of("a").update(env={"ONLY": "a"})
+    assert (await agent.of("b").run("echo ${ONLY-nothing}"))["stdout"] == "nothing\n"
+    assert (await agent.of("a").run("echo ${ONLY-nothing}"))["stdout"] == "a\n"
+
+
+async def test_a_change_counts_for_the_next_command_on_every_server(agent: Agent, tmp_path: Path) -> None:
+    async with open_agent(tmp_path / "state") as other:
+        for value in ("one", "two"):
+            await agent.update(env={"VALUE": value})
+            assert (await other.run("echo $VALUE"))["stdout"] == f"{value}\n"
+
+
+async def test_the_shell_of_the_workspace_runs_strings_and_no_lists(agent: Agent, tmp_path: Path) -> None:
+    shell = tmp_path / "shell"
+    shell.write_text('#!/bin/sh\necho "special: $2"\n')
+    shell.chmod(0o700)
+    await agent.update(shell=str(shell))
+    assert (await agent.run("something"))["stdout"] == "special: something\n"
+    assert (await agent.run(["echo", "plain"]))["stdout"] == "plain\n"
+    assert (await agent.run("echo usual", shell="/bin/sh"))["stdout"] == "usual\n"
+
+
+async def test_a_workspace_folder_that_is_gone_is_named_as_such(agent: Agent, tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    await agent.update(cwd=str(folder))
+    folder.rmdir()
+    with pytest.raises(InvalidArgument, match="of the session's workspace is no directory any more"):
+        await agent.run("true")
+    assert (await agent.run("true", cwd=str(tmp_path)))["state"] == "completed"
+
+
+async def test_values_are_sealed_at_rest_and_never_shown(agent: Agent, tmp_path: Path) -> None:
+    secret = "correct-horse-battery"
+    view = await agent.update(env={"DB_PASSWORD": secret})
+    assert view["workspace"]["env"] == ["DB_PASSWORD"]
+    told = await agent.run(f"test $DB_PASSWORD = {secret}")
+    assert told["state"] == "completed"
+    records = [await agent.info(), await agent.list(), await agent.result(told["task_id"])]
+    assert secret not in str(records)
+    files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if secret.encode() in path.read_bytes()] == []
+
+
+async def test_a_key_stands_for_the_request_whatever_the_workspace_is(agent: Agent, tmp_path: Path) -> None:
+    first = await agent.run("pwd", key="k", cwd=str(tmp_path))
+    await agent.update(cwd=str(tmp_path), env={"A": "1"})
+    again = await agent.run("pwd", key="k", cwd=str(tmp_path))
+    assert (again["task_id"], again.get("reused")) == (first["task_id"], True)
+    with pytest.raises(KeyConflict):
+        await agent.run("pwd -P", key="k", cwd=str(tmp_path))
+
+
+async def test_a_relative_folder_of_an_update_starts_from_the_workspace(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    await agent.update(cwd=str(tmp_path / "a"))
+    view = await agent.update(cwd="b")
+    assert view["workspace"]["cwd"] == str(tmp_path / "a" / "b")
+
+
+async def test_many_workspaces_are_not_all_kept_in_memory(agent: Agent) -> None:
+    workspaces = agent.service._desk.workspaces
+    for number in range(300):
+        await agent.of(f"s{number}").update(shell="/bin/sh")
+        workspaces.of(agent.of(f"s{number}").caller.session_key)
+    assert len(workspaces._known) <= 256
