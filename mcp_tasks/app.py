@@ -25,6 +25,7 @@ from mcp_tasks.parking import Limits, Parking
 from mcp_tasks.ports import Journal, Sealer, Store
 from mcp_tasks.presence import LockedPresence, SolePresence
 from mcp_tasks.presenting import Presenter
+from mcp_tasks.projects import Looks, ProjectCache
 from mcp_tasks.reconcile import Reconciler
 from mcp_tasks.redaction import secret_values
 from mcp_tasks.retention import Cleanup, Rules
@@ -148,6 +149,7 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
         left_alive=lambda task: bool(presenter.left_alive(task)),
         sealer=sealer,
     )
+    projects = ProjectCache(Looks(settings.dir / "context") if store.durable else None, clock.now_ms)
     errands = [connections.mark_lost, Expiry(both, records, clock).close_due]
     if store.durable:
         cleanup = Cleanup(
@@ -187,6 +189,7 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
                 workspaces=Workspaces(records, sealer, defaults),
                 connections=connections,
                 journal_limit=settings.journal_limit,
+                projects=projects,
                 archives=archives,
             )
             keeping.start()
@@ -194,8 +197,10 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
                 group.start_soon(_try_to, executor.warm_up)
             group.start_soon(_try_to, remove_stale_folders)
             group.start_soon(run_errands, errands)
+            service = Service(desk)
+            group.start_soon(service.projects.attend)
             try:
-                yield Service(desk)
+                yield service
             except Exception as error:  # noqa: BLE001 - raised again below, as it was and not in a group
                 failure = error
             finally:
@@ -204,6 +209,7 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
                 group.cancel_scope.cancel()
     finally:
         executor.close()
+        projects.close()
         records.finish()
         presence.end()
         journal.close()

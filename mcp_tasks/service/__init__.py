@@ -6,24 +6,29 @@ cancels a task.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TypeVar
 
 from mcp_tasks.errors import InvalidArgument, TaskNotFound
 from mcp_tasks.models import TASK_ID, SessionKey, Task
 from mcp_tasks.output import RunOutput
 from mcp_tasks.requests import (
+    AddMessage,
     CancelTask,
     ClearTask,
     EndSession,
+    ExportSession,
     GetResult,
     ListSessions,
     ListTasks,
     PlanProgress,
     PollTask,
+    ProjectContext,
+    ReadJournal,
     Request,
     RunCommand,
     RunPlan,
+    SearchJournal,
     SearchOutput,
     SendInput,
     SessionInfo,
@@ -35,7 +40,12 @@ from mcp_tasks.service.connections import Attendance, Client
 from mcp_tasks.service.conversing import Conversing
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.ending import Ending
+from mcp_tasks.service.entries import ToolCall
+from mcp_tasks.service.exporting import Exporting
+from mcp_tasks.service.importing import Importing
+from mcp_tasks.service.journaling import Journaling
 from mcp_tasks.service.planning import Planning
+from mcp_tasks.service.projects import Projects
 from mcp_tasks.service.reading import Reading
 from mcp_tasks.service.session_ends import SessionEnds
 from mcp_tasks.service.sessions import Sessions
@@ -61,7 +71,11 @@ class Service:
         self._conversing = Conversing(desk)
         self._several = Several(desk)
         self._planning = Planning(desk)
+        self._projects = Projects(desk, desk.projects)
         self._sessions = Sessions(desk)
+        self._journaling = Journaling(desk)
+        self._exporting = Exporting(desk)
+        self._importing = Importing(desk)
         self._session_ends = SessionEnds(desk, self._ending, self._sessions)
 
     async def run_command(self, caller: Caller, request: RunCommand) -> View:
@@ -118,11 +132,15 @@ class Service:
 
     async def session_info(self, caller: Caller, request: SessionInfo) -> View:
         """Tell everything about one session."""
-        return await self._served(caller, request, self._sessions.session_info)
+        view = await self._served(caller, request, self._sessions.session_info)
+        self._projects.expect(view.get("workspace", {}).get("cwd"))
+        return view
 
     async def update_session(self, caller: Caller, request: UpdateSession) -> View:
         """Change a session, or make it."""
-        return await self._served(caller, request, self._sessions.update_session)
+        view = await self._served(caller, request, self._sessions.update_session)
+        self._projects.expect(view.get("workspace", {}).get("cwd"))
+        return view
 
     async def list_sessions(self, caller: Caller, request: ListSessions) -> View:
         """List the caller's sessions, the one used last first."""
@@ -131,6 +149,52 @@ class Service:
     async def end_session(self, caller: Caller, request: EndSession) -> View:
         """Close a session; what is there stays readable."""
         return await self._served(caller, request, self._session_ends.end_session)
+
+    async def project_context(self, caller: Caller, request: ProjectContext) -> View:
+        """Tell what is known of the project in a folder."""
+        return await self._served(caller, request, self._projects.project_context)
+
+    @property
+    def projects(self) -> Projects:
+        """What is done for the knowledge of projects beside the tool."""
+        return self._projects
+
+    async def add_message(self, caller: Caller, request: AddMessage) -> View:
+        """Write something into the journal, or give a message another text."""
+        return await self._served(caller, request, self._journaling.add_message)
+
+    async def read_journal(self, caller: Caller, request: ReadJournal) -> View:
+        """Read the journal by page, or a thread, a branch, the versions of a message."""
+        return await self._served(caller, request, self._journaling.read_journal)
+
+    async def search_journal(self, caller: Caller, request: SearchJournal) -> View:
+        """Find messages that have all the words, newest first."""
+        return await self._served(caller, request, self._journaling.search_journal)
+
+    async def export_session(self, caller: Caller, request: ExportSession) -> View:
+        """Give the journal and the records of the tasks as one text, by page."""
+        return await self._served(caller, request, self._exporting.export_session)
+
+    def export_pieces(self, caller: Caller, kind: str) -> Iterator[str]:
+        """The same text (`json`, `markdown`) as a whole, piece by piece. Blocking; no tool does that."""
+        return self._exporting.pieces(self._desk.access.admit_now(caller), kind)
+
+    async def import_journal(self, caller: Caller, document: bytes) -> View:
+        """Take the messages of a JSON export into the session; no tool does that."""
+        admitted = await self._desk.access.admit(caller, "write")
+        return await self._importing.import_journal(admitted, document)
+
+    async def prune_journal(self, caller: Caller, keep: int | None = None) -> View:
+        """Fold the oldest messages until `keep` (or the limit) are live; no tool does that."""
+        return await self._journaling.prune(await self._desk.access.admit(caller, "write"), keep)
+
+    async def journal_stats(self, caller: Caller) -> View:
+        """How large and how old the journal is; no tool does that."""
+        return await self._journaling.stats(await self._desk.access.admit(caller, "read"))
+
+    def note_call(self, caller: Caller, call: ToolCall) -> None:
+        """Have a call of a tool written into the journal, without waiting. Never raises."""
+        self._journaling.note_call(caller, call)
 
     async def delete_session(self, caller: Caller, *, force: bool = False) -> View:
         """Remove a session for good; no tool does that. Raises TaskNotFinished unless it is forced."""
@@ -193,7 +257,7 @@ class Service:
         sessions, tasks = len(self._desk.store.sessions()), self._desk.store.count_tasks()
         unfinished = len(self._desk.store.unfinished())
         report = f"{sessions} sessions and {tasks} tasks, {unfinished} of them not finished"
-        return "; ".join([report, *self._desk.store.problems()])
+        return "; ".join([report, *self.problems()])
 
     async def until_nothing_waits(self) -> None:
         """Wait until nothing of the whole store is left to be started, now or as a further run."""
@@ -204,5 +268,5 @@ class Service:
         self._desk.keeping.look_around()
 
     def problems(self) -> list[str]:
-        """What is broken in the store, one sentence each."""
-        return self._desk.store.problems()
+        """What is broken in the store and the journal, one sentence each."""
+        return [*self._desk.store.problems(), *self._desk.journal.problems()]

@@ -23,6 +23,7 @@ from mcp_tasks.output import Cursor
 from mcp_tasks.output.search import compile_pattern
 from mcp_tasks.ports import Archives, Audit, Executor, Journal, Sealer, Store
 from mcp_tasks.presenting import Presenter
+from mcp_tasks.projects import ProjectCache
 from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.redaction import redact_text
 from mcp_tasks.requests import PollTask, RunCommand, SendInput
@@ -57,6 +58,7 @@ class Desk:
         workspaces: What commands of a session are given by default.
         connections: Who is attached.
         journal_limit: Live messages of a journal whose session sets no limit; 0 means no limit.
+        projects: What was found out about projects.
         archives: Where sessions are put away; None where that cannot be.
     """
 
@@ -80,6 +82,7 @@ class Desk:
     workspaces: Workspaces
     connections: Connections
     journal_limit: int
+    projects: ProjectCache
     archives: Archives | None = None
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
