@@ -42,6 +42,7 @@ _OURS = frozenset(
         "steward",
         "archive",
         "cleanup",
+        "context",
         "transfer",
     )
 )
