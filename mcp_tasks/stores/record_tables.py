@@ -45,6 +45,7 @@ _FIRST: Migration = (
     )
     """,
     "CREATE INDEX open_tasks ON tasks (open, task_id, owner, session) WHERE open IS NOT NULL",
+    "CREATE INDEX tasks_by_state ON tasks (owner, session, state, task_id)",
     "CREATE UNIQUE INDEX task_keys ON tasks (owner, session, key) WHERE key IS NOT NULL",
     """
     CREATE TABLE plans (

@@ -87,29 +87,45 @@ class RunRegistry:
                     break
         return self._remove(thrown, f"the cleared task {key.task_id}")
 
+    def is_starting(self, session: SessionKey) -> bool:
+        """Whether somebody is about to register a task in a session; see `leftovers`.
+
+        Asked within a transaction, so the records are not looked at: who starts a task holds its folder
+        until the record is there, and nobody holds that of a final one.
+        """
+        return any(_is_locked(path) for _, path in self._runs_of(session))
+
     def remove_all(self, session: SessionKey) -> int:
         """Remove the run folders of a session that is gone, and tell the bytes.
 
-        A folder of a task that is just being started is left: its session comes to be again.
+        A folder of a task that has begun to start meanwhile is left: its session comes to be again.
         """
         owner, name = owner_folder(session.owner), session_folder(session.session)
+        registered = self.of(owner, name)
         thrown: list[str] = []
-        try:
-            place = durable.real_folder(self._state.root, "sessions", owner, name, "runs")
-            registered = self.of(owner, name)
-            for task_id, run in list(runs_in(place)):
-                if task_id not in registered and not _is_locked(f"{place}/{task_id}.{run}"):
-                    with suppress(FileNotFoundError):
-                        thrown.append(self._state.throw_away(f"{place}/{task_id}.{run}", task_id))
-            with self._making.held():
-                for folder in (place, os.path.dirname(place), os.path.dirname(os.path.dirname(place))):
-                    os.rmdir(folder)
-        except FileNotFoundError:
-            pass
-        except (OSError, StoreUnavailable):
-            # Somebody is starting something in it, or a link is there: what is left can stay.
-            pass
+        for task_id, path in self._runs_of(session):
+            if task_id not in registered and not _is_locked(path):
+                with suppress(OSError):  # what is left is swept
+                    thrown.append(self._state.throw_away(path, task_id))
+        place = self._state.path("sessions", owner, name)
+        with suppress(OSError), self._making.held():
+            for folder in (f"{place}/runs", place, os.path.dirname(place)):
+                os.rmdir(folder)
         return self._remove(thrown, f"the cleared session {session.session}")
+
+    def _runs_of(self, session: SessionKey) -> list[tuple[str, str]]:
+        """Task id and path of each run folder of a session."""
+        names = (owner_folder(session.owner), session_folder(session.session), "runs")
+        try:
+            place = durable.real_folder(self._state.root, "sessions", *names)
+            return [(task_id, f"{place}/{task_id}.{run}") for task_id, run in runs_in(place)]
+        except FileNotFoundError:
+            return []
+        except durable.UnsafeFile as error:
+            self._state.report(f"session {session.session}: {error.message}")
+            return []
+        except OSError as error:
+            raise durable.unavailable("listing runs", error) from error
 
     def _remove(self, thrown: list[str], whose: str) -> int:
         freed = 0
@@ -132,7 +148,10 @@ class RunRegistry:
 
 def _is_locked(folder: str) -> bool:
     """Whether somebody holds a run's folder, as who starts it does until it is registered."""
-    descriptor = os.open(folder, _FOLDER)
+    try:
+        descriptor = os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

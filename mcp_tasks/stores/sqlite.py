@@ -7,6 +7,7 @@ run of a task, as with JSON files. A write is one transaction, and durable when 
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,7 +25,6 @@ from mcp_tasks.errors import (
     TaskNotFound,
 )
 from mcp_tasks.models import (
-    FINAL_STATES,
     SESSION_NAME,
     TASK_ID,
     Plan,
@@ -184,21 +184,18 @@ class SqliteStore:
     ) -> Iterator[Task]:
         """See `Store.tasks`."""
         before = _AFTER_EVERY_ID if before is None else before
-        wanted = "" if states is None else f" AND state IN ({', '.join('?' * len(states))})"
-        if states is not None and FINAL_STATES.isdisjoint(states):
-            wanted += " AND open IS NOT NULL"  # which has an index of its own
-        which = f"owner = ? AND session = ? AND task_id < ?{wanted}"
-        query = f"SELECT task_id FROM tasks WHERE {which} ORDER BY task_id DESC LIMIT ?"  # noqa: S608
-        while True:
-            ids = self._rows.select(query, *SESSIONS.address(session), before, *(states or ()), _PAGE)
-            for (task_id,) in ids:
-                try:
-                    yield self.load(TaskKey(session.owner, session.session, task_id))
-                except (TaskNotFound, NewerSchema):
-                    continue  # cleared meanwhile, or reported
-            if len(ids) < _PAGE:
-                return
-            before = ids[-1][0]
+        if states is None:
+            ids = self._ids(session, before)
+        else:
+            each = [self._ids(session, before, state) for state in states]
+            ids = heapq.merge(*each, reverse=True)
+        for task_id in ids:
+            try:
+                task = self.load(TaskKey(session.owner, session.session, task_id))
+            except (TaskNotFound, NewerSchema):
+                continue  # cleared meanwhile, or reported
+            if states is None or task.state_name in states:
+                yield task
 
     def unfinished(self) -> list[TaskKey]:
         """See `Store.unfinished`. Reads an index that holds no other tasks."""
@@ -298,6 +295,10 @@ class SqliteStore:
                     f"task {unfinished[0]} of the session is not final",
                     "cancel it first, or wait for its end",
                 )
+            if self._runs.is_starting(key):
+                raise TaskNotFinished(
+                    f"session {key.session} is in use: a task is being started", "end what runs in it first"
+                )
             for table in ("plans", "tasks", "counts"):
                 connection.execute(f"DELETE FROM {table} {where}", address)  # noqa: S608 (our own words)
             if not connection.execute(f"DELETE FROM sessions {where}", address).rowcount:  # noqa: S608
@@ -383,6 +384,17 @@ class SqliteStore:
         """Close the database, and forget what was read."""
         self._rows.forget()
         self._database.close()
+
+    def _ids(self, session: SessionKey, before: str, state: StateName | None = None) -> Iterator[str]:
+        """The ids of a session, newest first; each page is one look into an index."""
+        which = "owner = ? AND session = ? AND task_id < ?" + ("" if state is None else " AND state = ?")
+        query = f"SELECT task_id FROM tasks WHERE {which} ORDER BY task_id DESC LIMIT {_PAGE}"  # noqa: S608
+        while True:
+            page = self._rows.select(query, *SESSIONS.address(session), before, *filter(None, (state,)))
+            yield from (task_id for (task_id,) in page)
+            if len(page) < _PAGE:
+                return
+            before = page[-1][0]
 
     def _open(self, what: OpenState) -> list[TaskKey]:
         rows = self._rows.select(

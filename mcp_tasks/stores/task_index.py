@@ -6,6 +6,7 @@ import heapq
 import os
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from itertools import islice
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import FINAL_STATES, TASK_ID, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.stores.finals import Finals
+from mcp_tasks.stores.record_cache import has_settled
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_marks import Standing
 from mcp_tasks.stores.task_files import TaskFiles
@@ -28,16 +30,23 @@ _UNFINISHED: Mapping[Standing | None, StateName] = {
     "held": "pending",
     "running": "running",
 }
-_SETTLED_NS = 100_000_000
-"""A folder that changed less than this ago may change again within the same tick of its clock."""
 
 
 @dataclass(slots=True)
 class _Listing:
-    """The ids of the tasks of a session, oldest first, for as long as its folder has not changed."""
+    """The ids of the tasks of a session, for as long as its folder has not changed.
+
+    Attributes:
+        is_kept: It is looked at again, so that what was found out about it is worth keeping; the ids
+            are sorted, the oldest first.
+        unknown: Those whose state was not written down; some of them may be by now.
+        counts: How many are in each state, where all are final.
+    """
 
     changed_ns: int
     ids: list[str]
+    is_kept: bool = False
+    unknown: list[str] | None = None
     counts: Mapping[StateName, int] | None = None
 
 
@@ -60,6 +69,7 @@ class TaskIndex:
         self._finals = Finals(sessions)
         self._guard = threading.Lock()
         self._listings: dict[SessionKey, _Listing] = {}
+        self._listed = 0
 
     def add(self, task: Task) -> None:
         """Write down that a task is final, once its record is on the disk. Any other is ignored."""
@@ -68,28 +78,29 @@ class TaskIndex:
     def counts(self, session: SessionKey) -> Mapping[StateName, int]:
         """See `Store.counts`."""
         listing = self._listing(session)
+        if not listing.ids:
+            return {}
         if listing.counts is not None:
             return dict(listing.counts)
         known, tally = self._finals.tally(session)
-        there = set(listing.ids)
-        unknown = there.difference(known)
+        unknown = _unknown(listing, known)
         counted = Counter(tally)
-        if len(known) + len(unknown) > len(there):
-            counted.subtract(known[task_id] for task_id in set(known).difference(there))
+        if len(known) + len(unknown) > len(listing.ids):
+            counted.subtract(known[task_id] for task_id in set(known).difference(listing.ids))
             self._finals.compact(session, listing.ids)
         counted.update(self._recorded(session, unknown).values())
         counts = {state: number for state, number in counted.items() if number}
-        if counts.keys() <= FINAL_STATES and sum(counts.values()) == len(there):
+        if counts.keys() <= FINAL_STATES and sum(counts.values()) == len(listing.ids):
             listing.counts = counts
         return dict(counts)
 
     def states(self, session: SessionKey, task_ids: Sequence[str]) -> Mapping[str, StateName]:
         """See `Store.states`."""
-        known = self._finals.states(session)
         try:
             folder = self._sessions.existing(session, "tasks")
         except FileNotFoundError:
             return {}
+        known = self._finals.states(session)
         there = [i for i in task_ids if TASK_ID.fullmatch(i) and os.path.lexists(f"{folder}/{i}.json")]
         found = {task_id: known[task_id] for task_id in there if task_id in known}
         unknown = [task_id for task_id in there if task_id not in known]
@@ -100,16 +111,20 @@ class TaskIndex:
         self, session: SessionKey, before: str | None, states: Collection[StateName] | None
     ) -> Iterator[Task]:
         """See `Store.tasks`."""
-        ids = _descending(self._listing(session).ids, before)
+        listing = self._listing(session)
         if states is None:
-            return self._records.each(session, ids)
-        wanted = self._wanted(session, ids, frozenset(states))
+            return self._records.each(session, _descending(listing.ids, before, in_order=listing.is_kept))
+        known, tally = self._finals.tally(session)
+        if any(tally.get(state) for state in states):
+            ids = _descending(listing.ids, before, in_order=listing.is_kept)
+        else:
+            ids = _descending(_unknown(listing, known), before, in_order=False)
+        wanted = self._wanted(session, ids, known, frozenset(states))
         return (task for task in self._records.each(session, wanted) if task.state_name in states)
 
     def unfinished(self, session: SessionKey) -> Iterator[Task]:
         """The tasks of a session that are not final, as recorded, in no order."""
-        known = self._finals.states(session)
-        unknown = [task_id for task_id in self._listing(session).ids if task_id not in known]
+        unknown = _unknown(self._listing(session), self._finals.states(session))
         return (task for task in self._read(session, unknown) if not task.is_final)
 
     def written(self, session: SessionKey) -> Mapping[str, StateName]:
@@ -119,14 +134,14 @@ class TaskIndex:
     def forget(self, session: SessionKey) -> None:
         """Give back what was read of a session."""
         self._finals.forget(session)
-        with self._guard:
-            self._listings.pop(session, None)
+        self._drop(session)
 
     def clear(self) -> None:
         """Give back everything."""
         self._finals.clear()
         with self._guard:
             self._listings.clear()
+            self._listed = 0
 
     def _listing(self, session: SessionKey) -> _Listing:
         """The ids that have a record now, from memory where the folder has not changed since."""
@@ -135,23 +150,35 @@ class TaskIndex:
         except (OSError, StoreUnavailable):
             return _Listing(0, self._sessions.task_ids(session))  # which says what is wrong
         with self._guard:
-            kept = self._listings.pop(session, None)
+            kept = self._listings.get(session)
             if kept is not None and kept.changed_ns == changed_ns:
-                self._listings[session] = kept
+                self._listings[session] = self._listings.pop(session)  # the newest comes last
                 return kept
-        now_ns = time.time_ns()
+        began_ns = time.time_ns()
         listing = _Listing(changed_ns, self._sessions.task_ids(session))
-        if now_ns - changed_ns > _SETTLED_NS:
+        self._drop(session)
+        if has_settled(changed_ns, began_ns):
+            listing.is_kept = True
             listing.ids.sort()
             with self._guard:
                 self._listings[session] = listing
-                held = sum(len(one.ids) for one in self._listings.values())
-                while held > _MOST_LISTED and len(self._listings) > 1:
-                    held -= len(self._listings.pop(next(iter(self._listings))).ids)
+                self._listed += len(listing.ids)
+            while self._listed > _MOST_LISTED and len(self._listings) > 1:
+                self._drop(next(iter(self._listings)))
         return listing
 
-    def _wanted(self, session: SessionKey, ids: Iterable[str], states: frozenset[StateName]) -> Iterator[str]:
-        known = self._finals.states(session)
+    def _drop(self, session: SessionKey) -> None:
+        with self._guard:
+            dropped = self._listings.pop(session, None)
+            self._listed -= 0 if dropped is None else len(dropped.ids)
+
+    def _wanted(
+        self,
+        session: SessionKey,
+        ids: Iterable[str],
+        known: Mapping[str, StateName],
+        states: frozenset[StateName],
+    ) -> Iterator[str]:
         for task_id in ids:
             state = known.get(task_id)
             if state is None:
@@ -183,8 +210,19 @@ class TaskIndex:
             yield from batch
 
 
-def _descending(ids: list[str], before: str | None) -> Iterator[str]:
+def _unknown(listing: _Listing, known: Mapping[str, StateName]) -> list[str]:
+    """The tasks whose states are not written down."""
+    among = listing.ids if listing.unknown is None else listing.unknown
+    listing.unknown = list(set(among).difference(known))
+    return listing.unknown
+
+
+def _descending(ids: list[str], before: str | None, *, in_order: bool) -> Iterator[str]:
     """Newest first; the first page of very many without sorting them all."""
+    if in_order:
+        end = len(ids) if before is None else bisect_left(ids, before)
+        yield from (ids[at] for at in range(end - 1, -1, -1))
+        return
     if before is not None:
         ids = [task_id for task_id in ids if task_id < before]
     if len(ids) > 5 * _PAGE:

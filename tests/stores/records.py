@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mcp_tasks.models import (
@@ -12,7 +13,10 @@ from mcp_tasks.models import (
     Finished,
     Outcome,
     Pending,
+    Plan,
+    PlanKey,
     Running,
+    Session,
     SessionKey,
     Spec,
     Task,
@@ -62,3 +66,22 @@ def finished(task: Task, outcome: Outcome | None = None) -> Task:
 
 def relabelled(task: Task, label: str) -> Task:
     return replace(task, spec=replace(task.spec, label=label))
+
+
+def held_back(session: str = "default", *, owner: str = OWNER) -> Task:
+    """A pending task of a plan."""
+    task = pending(session, owner=owner)
+    return replace(task, spec=replace(task.spec, plan="p" * 36))
+
+
+def plan_of(session: str, tasks: Sequence[Task], *, name: str | None = None) -> Plan:
+    return Plan(
+        PlanKey(OWNER, session, new_id()),
+        1_700_000_000_000,
+        tuple(task.key.task_id for task in tasks),
+        name=name,
+    )
+
+
+def session_named(session: str, *, owner: str = OWNER) -> Session:
+    return Session(SessionKey(owner, session), 1_700_000_000_000)
