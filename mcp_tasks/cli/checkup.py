@@ -49,7 +49,7 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything; nothing that is wrong keeps the rest from being looked at."""
     findings = [Finding("well", "version", _versions())]
-    for check in (_directory, _modes, _disk, _locks, _launcher, _records):
+    for check in (_directory, _modes, _disk, _locks, _launcher, _records, _journal):
         try:
             findings += check(settings)
         except TasksError as error:
@@ -179,6 +179,21 @@ def _records(settings: Settings) -> Iterator[Finding]:
     if not problems:
         yield Finding("well", "records", f"all readable, in {len(sessions)} sessions")
     yield from _set_aside(settings.dir)
+
+
+def _journal(settings: Settings) -> Iterator[Finding]:
+    if settings.store == "memory":
+        return
+    from mcp_tasks.app import open_place
+
+    place = open_place(settings)
+    with closing(place.store), closing(place.journal) as journal:
+        wrong = list(journal.verify())
+        told = journal.problems()
+    for problem in [*told, *wrong][:_MOST_TOLD]:
+        yield Finding("wrong" if problem in wrong else "look", "journal", problem)
+    if not wrong and not told:
+        yield Finding("well", "journal", "readable")
 
 
 def _tasks(store: Store) -> Iterator[Finding]:

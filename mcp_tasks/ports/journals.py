@@ -136,6 +136,13 @@ class Journal(Protocol):
         """The newest connections of an owner, or of one session of his, newest first."""
         ...
 
+    def verify(self) -> Iterator[str]:
+        """Look at everything; one sentence for each thing that is wrong. Nothing is made or changed.
+
+        A file that is broken as a whole is set aside, as with any reading.
+        """
+        ...
+
     def problems(self) -> list[str]:
         """What was found broken since it was opened, one sentence each."""
         ...

@@ -112,7 +112,7 @@ class Reading:
         answer: View = {"tasks": views[:fit], "counts": counts}
         if more or fit < len(views):
             answer["next_cursor"] = shown[fit - 1].task.key.task_id
-        if problems := self._desk.store.problems():
+        if problems := [*self._desk.store.problems(), *self._desk.journal.problems()]:
             answer["warning"] = (
                 f"{len(problems)} problems were found in the store: mcp-tasks doctor names them"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 
 from mcp_tasks.clock import Clock
@@ -77,6 +78,14 @@ class JournalFile(TablesJournal):
             report=self._reports.append,
             tables=TABLES,
         )
+
+    def verify(self) -> Iterator[str]:
+        """See `ports.Journal`."""
+        if os.path.lexists(os.path.join(self._directory, _NAME)):
+            try:
+                yield from super().verify()
+            except StoreUnavailable as error:
+                yield f"the journal: {error.message}"
 
     def problems(self) -> list[str]:
         """See `ports.Journal`. Opens the file, if it is there, to know."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -20,7 +20,7 @@ from mcp_tasks.models import (
 from mcp_tasks.ports import Sealer
 from mcp_tasks.ports.journals import Entry
 from mcp_tasks.stores import journal_activity, journal_rows
-from mcp_tasks.stores.journal_folding import AtRest
+from mcp_tasks.stores.journal_folding import AtRest, unpack
 from mcp_tasks.stores.journal_notes import Notes
 from mcp_tasks.stores.journal_pruning import prune_some
 from mcp_tasks.stores.journal_reading import PAGE
@@ -352,6 +352,21 @@ class TablesJournal(TablesSearching):
         """See `ports.Journal`."""
         with self.tables().reading() as tables:
             return journal_activity.connections(tables, owner, session, limit)
+
+    def verify(self) -> Iterator[str]:
+        """See `ports.Journal`."""
+        with self.tables().reading() as connection:
+            wrong = [said for (said,) in connection.execute("PRAGMA integrity_check(20)") if said != "ok"]
+            folds = connection.execute("SELECT id FROM fold").fetchall()
+        yield from (f"the journal: {' '.join(said.split())}" for said in wrong)
+        for (fold,) in folds:
+            with self.tables().reading() as connection:
+                body = connection.execute("SELECT body, messages FROM fold WHERE id = ?", (fold,)).fetchone()
+            try:
+                if body is not None and len(unpack(body[0])) != body[1]:
+                    yield f"the journal: folded messages are missing in the body {fold}"
+            except StoreUnavailable:
+                yield f"the journal: the folded messages in the body {fold} are damaged"
 
     def problems(self) -> list[str]:
         """See `ports.Journal`."""
