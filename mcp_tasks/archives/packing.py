@@ -7,6 +7,7 @@ sealed in the journal is sealed here.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -72,7 +73,10 @@ def pack(
     out = _Counted(file)
     tasks: set[tuple[str, int]] = set()
     plans = messages = files = output_bytes = 0
-    with tarfile.open(fileobj=out, mode="w|gz", format=tarfile.PAX_FORMAT, compresslevel=_LEVEL) as tar:
+    with (
+        gzip.GzipFile("", "wb", _LEVEL, out, mtime=archive.archived_at / 1000) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+    ):
         _add(tar, "session.json", encode_session(session), session.created_at)
         for plan in store.plans(session.key):
             plans += 1

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from mcp_tasks.cli import ending, looking, reading, serving, sessions, setting_up, starting, waiting
+from mcp_tasks.cli import (
+    archives,
+    context,
+    ending,
+    looking,
+    plans,
+    reading,
+    serving,
+    sessions,
+    setting_up,
+    starting,
+    stores,
+    waiting,
+)
 from mcp_tasks.cli.printing import note
 from mcp_tasks.cli.versions import installed
 from mcp_tasks.cli.wording import explained
@@ -22,6 +35,7 @@ _EXIT_CODES = {
     "not_supported": 2,
     "policy_denied": 2,
     "revision_conflict": 2,
+    "plan_not_found": 3,
     "task_not_found": 3,
     "session_not_found": 3,
     "limit_reached": 4,
@@ -38,8 +52,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (serving, starting, looking, reading, waiting, ending, sessions, setting_up):
+for group in (serving, starting, looking, reading, waiting, ending, plans, sessions, context, stores, setting_up):
     group.register(app)
+archives.register(sessions.group)
 
 
 def _show_version(wanted: bool) -> None:

@@ -104,11 +104,20 @@ class Cleanup:
             if moments is not None:
                 self._run(now, moments, record)
 
+    def run_now(self) -> Counts:
+        """Do it now, because somebody asks: ages count from this moment, also for what is removed.
+
+        Raises StoreBusy where one is going on, StoreUnavailable as `run_when_due`.
+        """
+        with self._lock.held():
+            now = self._now_ms()
+            return self._run(now, Moments(idle=now, removal=now), read_record(self._root))
+
     def _is_due(self, record: CleanupRecord | None) -> bool:
         now = self._now_ms()
         return went_back(now, record) or when_due(now, record, self._rules.hour, self._local) is not None
 
-    def _run(self, now: int, moments: Moments, record: CleanupRecord | None) -> None:
+    def _run(self, now: int, moments: Moments, record: CleanupRecord | None) -> Counts:
         began = time.monotonic()
         counts = self._recover()
         sessions = self._store.sessions()
@@ -126,6 +135,7 @@ class Cleanup:
             counts.freed_bytes,
             counts.failed,
         )
+        return counts
 
     def _recover(self) -> Counts:
         done = self._archives.recover()
