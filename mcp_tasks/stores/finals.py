@@ -150,8 +150,8 @@ class Finals:
             new = b"".join(line + b"\n" for line in new.split(b"\n") if _LINE.fullmatch(line))
             known.lines += _FEW_DEAD + len(known.states)  # to be written anew
         known.lines += len(new) // _WIDTH
-        text = new.decode("ascii")
-        read = {text[at : at + 36]: _NAMES[text[at + 36]] for at in range(0, len(text), _WIDTH)}
+        lines = new.decode("ascii").splitlines()
+        read = {line[:36]: _NAMES[line[36]] for line in lines}
         added = read.keys() - known.states.keys()
         known.tally.update(read.values() if len(added) == len(read) else [read[name] for name in added])
         known.states.update(read)

@@ -292,6 +292,8 @@ class JsonFileStore:
 
     def sweep(self) -> None:
         """See `Store.sweep`."""
+        for session in self._sessions.names():
+            self._sessions.remove_stale_temporaries(session)
         Leftovers(self._state, self._sessions, self.load, self._admission, self._now).remove()
 
     def admission(self) -> AbstractContextManager[None]:
@@ -317,7 +319,6 @@ class JsonFileStore:
         Done by itself when the machine has started again since the marks were made.
         """
         for session in self._sessions.names():
-            self._sessions.remove_stale_temporaries(session)
             for task in self._index.unfinished(session):
                 self._marks.mark(task)
 

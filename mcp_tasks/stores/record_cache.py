@@ -8,11 +8,13 @@ from typing import TypeAlias
 
 from mcp_tasks.models import Task, TaskKey
 
-__all__ = ["RecordCache", "Signature", "signature"]
+__all__ = ["RecordCache", "Signature", "has_settled", "signature"]
 
 Signature: TypeAlias = tuple[int, int, int]
 
 _MOST = 16_384
+_TICK_NS = 20_000_000
+_COARSE_TICK_NS = 2_100_000_000
 
 
 def signature(found: os.stat_result) -> Signature:
@@ -22,6 +24,20 @@ def signature(found: os.stat_result) -> Signature:
     file system ticks in milliseconds), so only final ones are cached by it.
     """
     return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def has_settled(changed_ns: int, looked_ns: int) -> bool:
+    """Whether a change after a look would show in the time of change that was there before it.
+
+    A file system stamps with a clock that ticks in milliseconds, and some in seconds. What changed just
+    before we looked may change again within the same tick.
+
+    Args:
+        changed_ns: What stat(2) said before the look, in ns since the epoch.
+        looked_ns: When the look began.
+    """
+    tick = _TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS
+    return looked_ns - changed_ns > tick
 
 
 class RecordCache:

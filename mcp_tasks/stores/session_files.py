@@ -12,14 +12,13 @@ from mcp_tasks.errors import InvalidArgument, RevisionConflict, SessionNotFound,
 from mcp_tasks.models import Session, SessionKey
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.locks import FolderGone
-from mcp_tasks.stores.record_cache import Signature, signature
+from mcp_tasks.stores.record_cache import Signature, has_settled, signature
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
 
 __all__ = ["SessionFiles"]
 
 _MOST_CACHED = 4096
-_SETTLED_NS = 100_000_000
 
 
 class SessionFiles:
@@ -153,12 +152,12 @@ class SessionFiles:
             return held.pop_all()
 
     def _read(self, key: SessionKey, path: str) -> Session:
+        began_ns = time.time_ns()
         data, found = durable.read_with_stat(path, report=self._state.report)
         session = decode_session(data)
         if session.key != key:
             raise BrokenRecord("session.key: it names another session than its folder")
-        if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
-            # A file that is younger may be replaced by another one of the same time, size and inode.
+        if has_settled(found.st_mtime_ns, began_ns):
             if len(self._cache) >= _MOST_CACHED:
                 self._cache.clear()
             self._cache[key] = (signature(found), session)
