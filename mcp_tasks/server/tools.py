@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import mcp_types as types
@@ -26,7 +28,7 @@ from mcp_tasks.server.arguments import parse
 from mcp_tasks.server.schemas import Tool
 from mcp_tasks.server.text import render
 from mcp_tasks.server.toolsets import ToolSet, tool_set
-from mcp_tasks.service import Attendance, Caller, Client, Service
+from mcp_tasks.service import Attendance, Caller, Client, Service, ToolCall
 
 __all__ = ["SESSION_META_KEY", "SHARE_META_KEY", "ServerSettings", "build_server"]
 
@@ -35,6 +37,11 @@ SESSION_META_KEY: Final = "mcp-tasks/session"
 
 SHARE_META_KEY: Final = "mcp-tasks/share"
 """Key of `_meta` by which a client gives the token of a share."""
+
+_WITHDRAWN: Final = {"code": "withdrawn", "message": "the client did not wait for the answer"}
+"""What the journal tells of a call that was cancelled; a client never sees it."""
+
+_NOWHERE: Final = Request()
 
 _MAX_QUOTED: Final = 65_536
 _MAX_MESSAGE: Final = 1_000
@@ -113,7 +120,19 @@ def build_server(
         def caller_of(request: Request) -> Caller:
             return _caller(request, context, settings, attendance)
 
-        return await _answer(tool, handlers[tool.name], params, caller_of)
+        at, began = time.time_ns() // 1_000_000, time.monotonic()
+        answer: dict[str, Any] = {"structuredContent": _WITHDRAWN}
+        try:
+            answer = await _answer(tool, handlers[tool.name], params, caller_of)
+        finally:
+            duration_ms = round((time.monotonic() - began) * 1_000)
+            arguments = params.arguments or {}
+            with suppress(TasksError):  # who names no session in order calls from nowhere
+                service.note_call(
+                    caller_of(_unread(arguments)),
+                    ToolCall(tool.name, at, duration_ms, arguments, answer["structuredContent"]),
+                )
+        return answer
 
     server: Server[Any] = Server(
         "mcp_tasks",
@@ -149,6 +168,12 @@ async def _answer(
         return _refused(
             InternalError(f"{tool.name} failed, incident {incident}", "the server's log has the details")
         )
+
+
+def _unread(arguments: Mapping[str, Any]) -> Request:
+    """As much of a call as says in which session it was made, however wrong the rest is."""
+    session = arguments.get("session")
+    return Request(session=session) if isinstance(session, str) and session else _NOWHERE
 
 
 def _innermost(error: Exception) -> Exception:

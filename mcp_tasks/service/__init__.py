@@ -52,7 +52,7 @@ from mcp_tasks.service.sessions import Sessions
 from mcp_tasks.service.several import Several
 from mcp_tasks.service.starting import Starting
 
-__all__ = ["Attendance", "Caller", "Client", "Desk", "Service", "View"]
+__all__ = ["Attendance", "Caller", "Client", "Desk", "Service", "ToolCall", "View"]
 
 R = TypeVar("R", bound=Request)
 

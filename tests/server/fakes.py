@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from mcp_tasks.models import SessionKey
 from mcp_tasks.requests import Request
 from mcp_tasks.server.toolsets import ToolSet
-from mcp_tasks.service import Caller, Client, Service
+from mcp_tasks.service import Caller, Client, Service, ToolCall
 
 __all__ = ["VIEW", "FakeService", "FakeSettings"]
 
@@ -43,6 +43,7 @@ class FakeService:
     Attributes:
         waits: A call waits for `release`, and reports progress before.
         clients: What each served client said of itself.
+        noted: The calls that were to be written into the journal, and who called.
         closed: Whether the client was seen to go.
         cancelled: Set when a waiting call was cancelled.
     """
@@ -51,6 +52,7 @@ class FakeService:
     waits: bool = False
     reports: tuple[int, ...] = ()
     clients: list[Client] = field(default_factory=list)
+    noted: list[tuple[Caller, ToolCall]] = field(default_factory=list)
     closed: bool = False
     calls: list[tuple[Caller, Request]] = field(default_factory=list)
     release: anyio.Event = field(default_factory=anyio.Event)
@@ -71,6 +73,9 @@ class FakeService:
 
     def close(self) -> None:
         self.closed = True
+
+    def note_call(self, caller: Caller, call: ToolCall) -> None:
+        self.noted.append((caller, call))
 
     async def _call(self, caller: Caller, request: Request) -> dict[str, Any]:
         self.calls.append((caller, request))
