@@ -14,6 +14,7 @@ import anyio
 
 from mcp_tasks.bench.latency import measure_echo, measure_poll, measure_start, measure_wake_up
 from mcp_tasks.bench.place import Place, temporary_place
+from mcp_tasks.bench.records import measure_records
 from mcp_tasks.bench.report import as_json, print_table
 from mcp_tasks.bench.samples import Measure
 from mcp_tasks.bench.scale import NotMeasurable, measure_restart, measure_running_memory
@@ -31,6 +32,7 @@ MEASUREMENTS: Mapping[str, Callable[[Place], Awaitable[list[Measure]]]] = {
     "throughput": measure_throughput,
     "paging": measure_paging,
     "running": measure_running_memory,
+    "records": measure_records,
 }
 """What can be asked for by name, in the order in which it is done."""
 

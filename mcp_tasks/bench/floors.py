@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import mcp_types
@@ -17,6 +18,7 @@ from mcp_tasks.connection import Connection, connect
 
 __all__ = [
     "bare_wake_up",
+    "durable_commit",
     "durable_record",
     "last_act",
     "ping",
@@ -93,6 +95,22 @@ def durable_record(folder: Path) -> Sample:
         return (time.perf_counter_ns() - began) / 1e6
 
     return sample
+
+
+@contextmanager
+def durable_commit(folder: Path) -> Iterator[Sample]:
+    """One row committed by a bare SQLite connection that is as durable: WAL, full sync; in ms."""
+    with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as database:
+        database.execute("pragma journal_mode = wal")
+        database.execute("pragma synchronous = full")
+        database.execute("create table if not exists record (data blob)")
+
+        async def sample() -> float:
+            began = time.perf_counter_ns()
+            database.execute("insert into record values (?)", (RECORD,))
+            return (time.perf_counter_ns() - began) / 1e6
+
+        yield sample
 
 
 def last_act(stamp: Path) -> list[str]:

@@ -42,10 +42,10 @@ class Place:
         return self.folder / "settings"
 
     @asynccontextmanager
-    async def server(self, name: str) -> AsyncIterator[Connection]:
+    async def server(self, name: str, *flags: str) -> AsyncIterator[Connection]:
         """A server on the state directory of that name, and a client of it."""
         with (self.folder / f"{name}.log").open("a") as log:
-            command = serve_command(self.folder / name, "--max-running", str(MAX_RUNNING))
+            command = serve_command(self.folder / name, "--max-running", str(MAX_RUNNING), *flags)
             async with connect(command, surroundings(self.settings), errors=log) as server:
                 yield server
 

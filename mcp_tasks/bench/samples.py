@@ -38,6 +38,11 @@ class Samples:
         """Add up, turn by turn, things that were sampled in the same turns."""
         return cls(tuple(sum(values) for values in zip(*(part.values for part in parts), strict=True)))
 
+    @classmethod
+    def differences(cls, whole: Samples, part: Samples) -> Samples:
+        """What is left, turn by turn, of one thing without another that was sampled in the same turns."""
+        return cls(tuple(a - b for a, b in zip(whole.values, part.values, strict=True)))
+
 
 @dataclass(frozen=True)
 class Limit:

@@ -1,24 +1,37 @@
-"""State directories with many finished tasks, written through the store's own contract.
+"""State directories with many tasks, written through the store's own contract.
 
-One task is run for real; the others are copies of its record and of its run folder under ids and moments
-of their own, each registered with `Store.create` and therefore exactly as durable as a task that was run.
+`seed` runs one task for real; the others are copies of its record and of its run folder under ids and
+moments of their own, each registered with `Store.create` and therefore exactly as durable as a task that
+was run. `fill` writes records alone, and very many of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 import stat
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from mcp_tasks.connection import Connection
-from mcp_tasks.models import Finished, Task
+from mcp_tasks.lifecycle import Claimed, Concluded, submitted, transition
+from mcp_tasks.models import Exited, Finished, SessionKey, Spec, Task, TaskKey
+from mcp_tasks.ports import Store
+from mcp_tasks.settings import user_name
 from mcp_tasks.stores.json_files import JsonFileStore
 
-__all__ = ["run_one", "seed"]
+__all__ = ["CROWDED", "fill", "new_task", "run_one", "seed"]
 
 WRITERS = 8
+
+CROWDED = SessionKey(user_name(), "crowded")
+"""The session that `fill` gives half of all tasks."""
+
+_BEGAN_MS = 1_700_000_000_000
 
 _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _ALNUM = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -62,6 +75,40 @@ def seed(state: Path, count: int) -> list[str]:
             return list(writers.map(add, range(1, count + 1)))
     finally:
         store.close()
+
+
+def fill(store: Store, sessions: int, tasks: int) -> None:
+    """Register finished tasks: half of them in the session CROWDED, the others evenly in further ones."""
+    keys = [SessionKey(CROWDED.owner, f"quiet-{number}") for number in range(1, sessions)]
+    apart = 0 if not keys else tasks // 2 // len(keys)
+    wanted = [key for key in keys for _ in range(apart)]
+    wanted += [CROWDED] * (tasks - len(wanted))
+    with _unsynced():
+        for number, session in enumerate(wanted):
+            at = _BEGAN_MS + number
+            key = TaskKey(session.owner, session.session, _task_id(at))
+            running = transition(submitted(key, _SPEC, at), Claimed(at, "bench"))
+            store.create(transition(running, Concluded(Finished(Exited(0), 1, at, at + 5, 5))))
+
+
+def new_task(session: SessionKey) -> Task:
+    """A pending task that nothing will start, the newest of its session."""
+    at = time.time_ns() // 1_000_000
+    return submitted(TaskKey(session.owner, session.session, _task_id(at)), _SPEC, at)
+
+
+_SPEC = Spec("echo bench", "/")
+
+
+@contextmanager
+def _unsynced() -> Iterator[None]:
+    """Do not wait for the disk: what is written to be measured later need not survive a power cut."""
+    fsync = os.fsync
+    os.fsync = lambda fd: None  # noqa: ARG005 - it is called by this name
+    try:
+        yield
+    finally:
+        os.fsync = fsync
 
 
 def _regular_files(folder: Path) -> list[tuple[str, bytes]]:
