@@ -11,16 +11,44 @@ from typing import Any
 import pytest
 
 from mcp_tasks.stores import (
+    database,
     durable,
+    finals,
     json_files,
+    key_entries,
     leftovers,
     markers,
+    plan_files,
     removal,
+    run_registry,
+    session_files,
     session_folders,
+    session_removal,
     state_folder,
+    state_marks,
+    task_files,
+    task_index,
 )
 
-MODULES = (durable, json_files, leftovers, markers, removal, session_folders, state_folder)
+MODULES = (
+    database,
+    durable,
+    finals,
+    json_files,
+    key_entries,
+    leftovers,
+    markers,
+    plan_files,
+    removal,
+    run_registry,
+    session_files,
+    session_folders,
+    session_removal,
+    state_folder,
+    state_marks,
+    task_files,
+    task_index,
+)
 
 CALLS = frozenset(
     {

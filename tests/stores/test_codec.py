@@ -11,18 +11,21 @@ from mcp_tasks import codec
 from mcp_tasks.codec import (
     BrokenRecord,
     NewerSchema,
+    decode_plan,
     decode_session,
     decode_task,
+    encode_plan,
     encode_session,
     encode_task,
 )
 from mcp_tasks.errors import InvalidArgument, LimitReached
-from mcp_tasks.models import Session
-from tests.stores.records import SESSION, finished, pending, relabelled, running
+from mcp_tasks.models import Closed, Plan, PlanKey, Session, Workspace
+from tests.stores.records import OWNER, SESSION, finished, new_id, pending, relabelled, running
 
 
 def _record(**changes: Any) -> dict[str, Any]:
     record: dict[str, Any] = json.loads(encode_task(finished(running())))
+    del record["crc32"]  # what is changed by hand, as version 1 wrote it
     record.update(changes)
     return record
 
@@ -35,16 +38,38 @@ def test_a_record_is_one_line_of_json_with_version_and_kind() -> None:
     data = encode_task(pending())
     assert data.count(b"\n") == 1
     record = json.loads(data)
-    assert list(record) == ["schema", "kind", "task"]
-    assert (record["schema"], record["kind"]) == (1, "task")
+    assert list(record) == ["schema", "kind", "crc32", "task"]
+    assert (record["schema"], record["kind"]) == (2, "task")
 
 
 def test_a_record_comes_back_however_it_is_spelt() -> None:
     task = finished(running(key="k"))
     assert decode_task(encode_task(task)) == task
     assert decode_task(_bytes(json.loads(encode_task(task)))) == task
-    session = Session(SESSION, 5, 2)
+    session = Session(SESSION, 5, 2, "a title", Closed(7, "done"), workspace=Workspace("/x", env={"A": "b"}))
     assert decode_session(encode_session(session)) == session
+    assert decode_session(_bytes(json.loads(encode_session(session)))) == session
+    plan = Plan(PlanKey(OWNER, "default", new_id()), 5, (new_id(), new_id()), "build")
+    assert decode_plan(encode_plan(plan)) == plan
+    assert decode_plan(_bytes(json.loads(encode_plan(plan)))) == plan
+
+
+def test_every_flipped_bit_of_a_record_is_found() -> None:
+    data = encode_task(finished(running(key="k")))
+    for place in range(len(data) - 1):  # the last byte is a newline, which tells nothing
+        for bit in range(8):
+            bad = bytearray(data)
+            bad[place] ^= 1 << bit
+            try:
+                assert decode_task(bytes(bad)) == decode_task(data), (place, bit)
+            except (BrokenRecord, NewerSchema):
+                continue
+
+
+def test_a_value_that_is_not_what_was_written_is_told_by_its_checksum() -> None:
+    data = encode_session(Session(SESSION, 5, title="one"))
+    with pytest.raises(BrokenRecord, match="session: it is not what was written, its checksum differs"):
+        decode_session(data.replace(b'"one"', b'"two"'))
 
 
 def test_fields_that_nobody_knows_are_passed_over() -> None:
@@ -114,8 +139,8 @@ def test_what_is_no_record_is_broken_and_says_why(data: bytes, message: str) -> 
 
 
 def test_a_newer_version_is_told_before_anything_else_is_looked_at() -> None:
-    for data in (b'{"schema":2}', b'{"schema":2,"kind":"dream","task":7}', _bytes(_record(schema=2))):
-        with pytest.raises(NewerSchema, match="schema 2, this one knows 1") as refused:
+    for data in (b'{"schema":3}', b'{"schema":3,"kind":"dream","task":7}', _bytes(_record(schema=3))):
+        with pytest.raises(NewerSchema, match="schema 3, this one knows 2") as refused:
             decode_task(data)
         assert refused.value.code == "store_unavailable"
 

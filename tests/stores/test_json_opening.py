@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ import pytest
 from mcp_tasks.codec import decode_task, encode_task
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Task
-from mcp_tasks.stores import json_files, mounts, state_folder
+from mcp_tasks.stores import mounts, state_folder, task_files
 from mcp_tasks.stores.json_files import JsonFileStore
 from mcp_tasks.stores.markers import marker_name
 from tests.stores.faulty_os import faulty
@@ -80,7 +81,7 @@ def test_a_state_directory_of_another_adapter_gets_no_folder_of_ours(root: Path)
 
 def test_a_state_directory_of_a_newer_version_is_left_untouched(root: Path) -> None:
     JsonFileStore(root).create(running())
-    (root / "store.json").write_text('{"schema": 2, "adapter": "json", "more": true}')
+    (root / "store.json").write_text('{"schema": 3, "adapter": "json", "more": true}')
     before = {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
     with pytest.raises(StoreUnavailable, match="newer version"):
         JsonFileStore(root)
@@ -178,6 +179,20 @@ def test_a_directory_of_schema_1_always_loads(tmp_path: Path) -> None:
     assert [problem for problem in store.problems() if "open to others" not in problem] == []
 
 
+def test_a_directory_of_schema_1_is_lifted_so_that_an_older_program_refuses_it(tmp_path: Path) -> None:
+    root = tmp_path / "state"
+    shutil.copytree(FIXTURES / "schema1", root)
+    identity = json.loads((root / "store.json").read_bytes())
+    assert identity["schema"] == 1
+    JsonFileStore(root)
+    assert json.loads((root / "store.json").read_bytes()) == {**identity, "schema": 2}
+    assert JsonFileStore(root).held() == []
+    (root / "store.json").write_text('{"schema": 1, "adapter": "sqlite"}')
+    with pytest.raises(StoreUnavailable, match="sqlite"):
+        JsonFileStore(root)
+    assert json.loads((root / "store.json").read_bytes())["schema"] == 1
+
+
 def test_marks_are_built_anew_after_the_machine_has_started_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +211,7 @@ def test_marks_are_built_anew_after_the_machine_has_started_again(
     JsonFileStore(root)
 
 
-@pytest.mark.parametrize("lost", ["active", "pending", "boot"])
+@pytest.mark.parametrize("lost", ["active", "pending", "held", "boot"])
 def test_marks_are_built_anew_where_they_are_missing(root: Path, lost: str) -> None:
     task = pending()
     JsonFileStore(root).create(task)
@@ -302,7 +317,7 @@ def test_final_tasks_are_read_once_and_listed_from_memory(
         decoded.append(data)
         return decode_task(data)
 
-    monkeypatch.setattr(json_files, "decode_task", decode)
+    monkeypatch.setattr(task_files, "decode_task", decode)
     assert list(store.tasks(SESSION)) == [over, works]
     assert decoded == [encode_task(works)]
     JsonFileStore(root).delete(over.key)
@@ -322,10 +337,12 @@ def test_the_layout_is_the_one_that_is_documented(root: Path) -> None:
         f"active/{name}~somebody~mixed^1",
         "boot",
         "pending",
+        "held",
         "pending/.mark",
         f"pending/{name}~somebody~mixed^1",
         "quarantine",
         "sessions",
+        "sessions.lock",
         "sessions/somebody",
         "sessions/somebody/mixed^1",
         "sessions/somebody/mixed^1/keys",
