@@ -73,18 +73,23 @@ class OutputCopy:
             sink.write(b"", final=True)
 
     async def follow(self, service: Service, caller: Caller, task_id: str) -> Task:
-        """Copy until the task is over, and return it."""
+        """Copy until the task is over, one run after the other, and return it."""
         from mcp_tasks.output.captured import Cursor
         from mcp_tasks.requests import PollTask
 
+        run = None
         while True:
             task, output = service.output_of(caller, task_id)
+            run = run or task.begun
+            while run < task.begun:
+                self.copy(output.of_run(run))
+                run, self._at = run + 1, dict.fromkeys(self._at, 0)
             # The state was read first: what a final task has written is there when it is read now.
             if not self.copy(output) and task.is_final:
                 self.finish()
                 return task
             if not task.is_final:
-                seen = Cursor(task.run, output.size("stdout"), output.size("stderr"))
+                seen = Cursor(task.begun, output.size("stdout"), output.size("stderr"))
                 behind = any(self._at[stream] < seen.of(stream) for stream in self._streams)
                 if not behind:
                     await service.poll_task(

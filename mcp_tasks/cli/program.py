@@ -11,6 +11,7 @@ from mcp_tasks.cli import (
     archives,
     context,
     ending,
+    journal,
     looking,
     plans,
     reading,
@@ -35,6 +36,7 @@ _EXIT_CODES = {
     "not_supported": 2,
     "policy_denied": 2,
     "revision_conflict": 2,
+    "message_not_found": 3,
     "plan_not_found": 3,
     "task_not_found": 3,
     "session_not_found": 3,
@@ -52,7 +54,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (serving, starting, looking, reading, waiting, ending, plans, sessions, context, stores, setting_up):
+for group in (
+    *(serving, starting, looking, reading, waiting, ending),
+    *(plans, sessions, journal, context, stores, setting_up),
+):
     group.register(app)
 archives.register(sessions.group)
 

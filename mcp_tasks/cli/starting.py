@@ -53,6 +53,11 @@ def run(
         bool, typer.Option("--keep-tail", help="At the output limit drop the middle and run on.")
     ] = False,
     max_output: Annotated[int | None, typer.Option(metavar="BYTES", help="Output limit; 0 for none.")] = None,
+    after: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Start when this task has completed; repeatable.")
+    ] = None,
+    retries: Annotated[int, typer.Option(metavar="N", help="Run it so often again when it fails.")] = 0,
+    delay: Annotated[float, typer.Option(metavar="SECONDS", help="Start it so much later.")] = 0.0,
     clear_finished: Annotated[
         bool, typer.Option("--clear-finished", help="Remove the session's finished tasks.")
     ] = False,
@@ -82,13 +87,16 @@ def run(
         interactive=interactive,
         on_output_limit="keep_tail" if keep_tail else "kill",
         clear_finished=clear_finished,
+        retries=retries,
+        delay_ms=int(delay * 1000),
         wait_ms=0,
         show="none",
         **{name: value for name, value in given.items() if value is not None},
     )
 
     async def start(service: Service, caller: Caller) -> int:
-        view = await service.run_command(caller, request)
+        found = tuple(service.resolve_prefix(caller, task_id) for task_id in after or ())
+        view = await service.run_command(caller, request.model_copy(update={"after": found}))
         if not wait:
             return _told(view, as_json=as_json)
         return await _waited(service, caller, view, as_json=as_json)

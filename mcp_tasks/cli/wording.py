@@ -22,7 +22,9 @@ _OWN_WORDS = {
     "list_sessions": "`mcp-tasks sessions list`",
     "list_tasks": "`mcp-tasks ps`",
     "poll_task": "`mcp-tasks poll`",
+    "plan_progress": "`mcp-tasks plan progress`",
     "run_command": "`mcp-tasks run`",
+    "run_plan": "`mcp-tasks plan run`",
     "search_output": "`mcp-tasks search`",
     "send_input": "`mcp-tasks input`",
     "session_info": "`mcp-tasks sessions show`",
@@ -33,6 +35,7 @@ _OWN_WORDS = {
     "older_than_days": "--older-than",
     "grace_ms": "--grace",
     "idle_ms": "--idle",
+    "delay_ms": "--delay",
     "task_id": "ID",
     "task_ids": "IDs",
     "timeout_ms": "--timeout",
@@ -41,7 +44,10 @@ _OWN_WORDS = {
 """Tools and parameters, as hints and warnings name them."""
 
 _FLAGS = {
-    **{name: f"--{name}" for name in ("cancel", "cursor", "cwd", "env", "key", "label", "state", "until")},
+    **{
+        name: f"--{name}"
+        for name in ("after", "cancel", "cursor", "cwd", "env", "key", "label", "retries", "state", "until")
+    },
     **{name: own for name, own in _OWN_WORDS.items() if own.startswith("--")},
     "limit": "--limit",
     "max_bytes": "--max-bytes",

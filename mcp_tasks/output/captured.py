@@ -90,6 +90,10 @@ class RunOutput:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def of_run(self, run: int) -> RunOutput:
+        """The output of another run of the same task."""
+        return RunOutput(self.folder.with_name(f"{self.folder.name.partition('.')[0]}.{run}"))
+
     def size(self, stream: Stream) -> int:
         """Bytes captured so far, those that are gone included; 0 where nothing was captured."""
         return max((piece.end for piece in self._pieces(stream)), default=0)

@@ -31,7 +31,7 @@ from mcp_tasks.requests import PlanProgress, RunPlan
 from mcp_tasks.service.desk import Caller, Desk, View, clamp
 from mcp_tasks.service.starting import require_tasks
 from mcp_tasks.service.steps import command_of, wanted
-from mcp_tasks.views import clipped, outcome_fields
+from mcp_tasks.views import clipped, fitting, outcome_fields
 from mcp_tasks.waiting import Condition, Progress
 
 __all__ = ["Planning"]
@@ -81,11 +81,13 @@ class Planning:
         look, clamped = await self._until_over(caller, plan, wait_ms)
         view = await self._desk.blocking(self._view, look)
         tasks = await self._desk.blocking(self._tasks, look)
+        fit = fitting(tasks)
         for name in ("current", "failed"):
             view.pop(name, None)  # `tasks` tells of all
         return {
             **view,
-            "tasks": tasks,
+            "tasks": tasks[:fit],
+            **({"more": True} if fit < len(tasks) else {}),
             **({"reused": True} if reused else {}),
             **({"max_wait_ms": clamped} if clamped is not None else {}),
             "next": view.get("next", ""),
