@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import anyio
 
+from mcp_tasks.bench.journals import measure_journal
 from mcp_tasks.bench.latency import measure_echo, measure_poll, measure_start, measure_wake_up
 from mcp_tasks.bench.place import Place, temporary_place
 from mcp_tasks.bench.records import measure_records
@@ -33,6 +34,7 @@ MEASUREMENTS: Mapping[str, Callable[[Place], Awaitable[list[Measure]]]] = {
     "paging": measure_paging,
     "running": measure_running_memory,
     "records": measure_records,
+    "journal": measure_journal,
 }
 """What can be asked for by name, in the order in which it is done."""
 

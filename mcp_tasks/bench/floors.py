@@ -98,7 +98,7 @@ def durable_record(folder: Path) -> Sample:
 
 
 @contextmanager
-def durable_commit(folder: Path) -> Iterator[Sample]:
+def durable_commit(folder: Path, record: bytes = RECORD) -> Iterator[Sample]:
     """One row committed by a bare SQLite connection that is as durable: WAL, full sync; in ms."""
     with closing(sqlite3.connect(folder / "bare.db", isolation_level=None)) as database:
         database.execute("pragma journal_mode = wal")
@@ -107,7 +107,7 @@ def durable_commit(folder: Path) -> Iterator[Sample]:
 
         async def sample() -> float:
             began = time.perf_counter_ns()
-            database.execute("insert into record values (?)", (RECORD,))
+            database.execute("insert into record values (?)", (record,))
             return (time.perf_counter_ns() - began) / 1e6
 
         yield sample

@@ -73,7 +73,7 @@ class Measure:
     Attributes:
         name: For machines; stable.
         title: For people.
-        unit: Of value and floor: `ms`, `s`, `MB/s`, `MB`.
+        unit: Of value and floor: `ms`, `s`, `MB/s`, `MB`, `/s`, `/ms`.
         floor_title: What the floor is.
         limit: None where nothing is promised.
         note: What else is worth knowing.
