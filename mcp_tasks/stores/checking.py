@@ -76,7 +76,8 @@ class Checking:
     def _entries(self, key: SessionKey) -> Iterator[str]:
         """Entries that can be read as none."""
         try:
-            names = os.listdir(self._sessions.existing(key, "keys"))
+            there = os.listdir(self._sessions.existing(key, "keys"))
+            names = [name for name in there if not name.endswith(".tmp")]  # of a writer that was killed
         except (OSError, StoreUnavailable):
             return
         for name in names:

@@ -149,7 +149,7 @@ def refusal(error: sqlite3.Error, action: str) -> StoreUnavailable:
             return StoreBusy(f"{action} failed: another program has it locked", "try again in a moment")
         case sqlite3.SQLITE_FULL:
             return StoreUnavailable(
-                f"{action} failed: the disk is full", "free some disk space and try again"
+                f"{action} failed: the disk is full (ENOSPC)", "free some disk space and try again"
             )
         case sqlite3.SQLITE_IOERR:
             return StoreUnavailable(f"{action} failed: the disk refused ({name})", "try again; see `doctor`")

@@ -1,6 +1,6 @@
 """Kills a process at every system call of every write, and looks at what is left.
 
-`python -m tests.stores.crash_rig FOLDER` prints one line per scenario and fails at the first
+`python -m tests.stores.crash_rig FOLDER ADAPTER` prints one line per scenario and fails at the first
 contradiction. A program of its own, because it forks and wants no threads.
 """
 
@@ -8,24 +8,39 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 from mcp_tasks.errors import KeyConflict, RevisionConflict, TaskNotFound
 from mcp_tasks.models import Task
-from mcp_tasks.stores.json_files import JsonFileStore
-from tests.stores.faulty_os import die, faulty, sync_nothing
+from mcp_tasks.ports import Store
+from tests.stores import faulty_os, faulty_sqlite
+from tests.stores.adapters import LASTING
 from tests.stores.records import running
 from tests.stores.scenarios import SCENARIOS, Scenario, everything, inconsistencies
 
 
-def crash(root: Path, scenario: Scenario, task: Task, at: int) -> bool:
+Deadly = Callable[[int], AbstractContextManager[object]]
+
+DEADLY: dict[str, tuple[Deadly, ...]] = {
+    "json": (lambda at: faulty_os.faulty(at, faulty_os.die),),
+    "sqlite": (
+        lambda at: faulty_sqlite.faulty_sqlite(at, faulty_sqlite.die),
+        lambda at: faulty_os.faulty(at, faulty_os.die),
+    ),
+}
+"""For each adapter what lets a process die at a system call: those of Python, or those of SQLite."""
+
+
+def crash(adapter: str, root: Path, scenario: Scenario, task: Task, deadly: Deadly, at: int) -> bool:
     """Write in a child that dies at call `at`. Returns whether it died; False is over and well."""
     child = os.fork()
     if child == 0:
         status = 70
         try:
-            store = JsonFileStore(root)
-            with faulty(at, die):
+            store = LASTING[adapter](root)
+            with deadly(at):
                 scenario.act(store, task)
             status = 0
         finally:
@@ -36,9 +51,8 @@ def crash(root: Path, scenario: Scenario, task: Task, at: int) -> bool:
     return status == 9
 
 
-def check(root: Path, scenario: Scenario, task: Task, before: dict[str, Task], died: bool) -> str:
+def check(store: Store, scenario: Scenario, task: Task, before: dict[str, Task], died: bool) -> str:
     """What is left must be all old or all new, and usable. Returns `old` or `new`."""
-    store = JsonFileStore(root)
     after = everything(store)
     name = task.key.task_id
     others = {key: value for key, value in after.items() if key != name}
@@ -55,30 +69,35 @@ def check(root: Path, scenario: Scenario, task: Task, before: dict[str, Task], d
         assert verdict == "new", f"{scenario.name}: cannot be done after a crash"
     assert everything(store).get(name) == scenario.new(task)
     assert inconsistencies(store, everything(store)) == []
+    assert (found := list(store.verify())) == [], found
     return verdict
 
 
-def main(folder: Path) -> int:
-    sync_nothing()
+def main(folder: Path, adapter: str) -> int:
+    faulty_os.sync_nothing()
     deaths = 0
     for scenario in SCENARIOS:
         root = folder / scenario.name
-        JsonFileStore(root).create(running(key="held"))
+        with closing(LASTING[adapter](root)) as store:
+            store.create(running(key="held"))
         seen: list[str] = []
-        at = 0
-        died = True
-        while died:
-            at += 1
-            store = JsonFileStore(root)
-            task = scenario.prepare(store)
-            before = everything(store)
-            died = crash(root, scenario, task, at)
-            seen.append(check(root, scenario, task, before, died))
-            deaths += died
+        for deadly in DEADLY[adapter]:
+            at = 0
+            died = True
+            while died:
+                at += 1
+                # Closed before the fork: a database must not be carried into another process.
+                with closing(LASTING[adapter](root)) as store:
+                    task = scenario.prepare(store)
+                    before = everything(store)
+                died = crash(adapter, root, scenario, task, deadly, at)
+                with closing(LASTING[adapter](root)) as store:
+                    seen.append(check(store, scenario, task, before, died))
+                deaths += died
         sys.stdout.write(f"{scenario.name}: {seen.count('old')} old, {seen.count('new')} new\n")
     sys.stdout.write(f"{deaths} deaths\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
