@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
+import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
+from mcp_tasks.codec import encode_task
 from mcp_tasks.errors import (
     InvalidArgument,
     KeyConflict,
@@ -20,6 +22,7 @@ from mcp_tasks.errors import (
     StoreUnavailable,
     TaskNotFinished,
     TaskNotFound,
+    TasksError,
 )
 from mcp_tasks.models import (
     SESSION_NAME,
@@ -33,6 +36,7 @@ from mcp_tasks.models import (
     TaskKey,
 )
 from mcp_tasks.stores import durable
+from mcp_tasks.stores.finished import FinishedTasks, Room, Usage, folder_bytes
 from mcp_tasks.stores.removal import remove_tree
 from mcp_tasks.stores.run_folders import make_run_folder, run_folder, session_place
 
@@ -44,12 +48,18 @@ class MemoryStore:
 
     durable = False
 
-    def __init__(self, root: Path) -> None:
+    def __init__(
+        self, root: Path, room: Room | None = None, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
         """Start empty.
 
         Args:
             root: A private folder that the caller has made and removes; the runs go below it.
+            room: How much of what is finished is kept. What is not final is never forgotten.
+            now: In seconds.
         """
+        self._now = now
+        self._finished = FinishedTasks(room or Room())
         self._root = os.fspath(root)
         self._lock = threading.RLock()
         self._admission = threading.Lock()
@@ -82,12 +92,12 @@ class MemoryStore:
                 self._keys[session, task.spec.key] = key.task_id
             self._sessions.setdefault(session, Session(session, task.created_at))
             tasks[key.task_id] = task
-            if not task.is_final:
-                self._unfinished.add(key)
+            self._count(task)
 
     def load(self, key: TaskKey) -> Task:
         """See `Store.load`."""
         with self._lock:
+            self._make_room()
             task = self._tasks.get(key.session_key, {}).get(key.task_id)
         if task is None:
             raise TaskNotFound(key.task_id)
@@ -114,26 +124,29 @@ class MemoryStore:
                 )
             new = dataclasses.replace(task, revision=task.revision + 1)
             self._tasks[key.session_key][key.task_id] = new
-            if new.is_final:
-                self._unfinished.discard(key)
-            else:
-                self._unfinished.add(key)
+            self._count(new)
         return new
 
     def delete(self, key: TaskKey) -> int:
         """See `Store.delete`."""
         with self._lock:
             stored = self.load(key)
-            del self._tasks[key.session_key][key.task_id]
-            self._unfinished.discard(key)
-            if stored.spec.key is not None:
-                entry = (key.session_key, stored.spec.key)
-                if self._keys.get(entry) == key.task_id:
-                    del self._keys[entry]
-        freed = 0
+            self._finished.discard(key)
+            self._forget(stored)
+        return self._remove_runs(stored)
+
+    def _forget(self, task: Task) -> None:
+        key = task.key
+        del self._tasks[key.session_key][key.task_id]
+        self._unfinished.discard(key)
+        if task.spec.key is not None and self._keys.get((key.session_key, task.spec.key)) == key.task_id:
+            del self._keys[key.session_key, task.spec.key]
+
+    def _remove_runs(self, task: Task) -> int:
+        key, freed = task.key, 0
         for run in count(1):
             folder = self.run_folder(key, run)
-            if run > stored.run and not folder.is_dir():
+            if run > task.run and not folder.is_dir():
                 break
             freed += self._remove(folder, f"the cleared task {key.task_id}")
         return freed
@@ -149,6 +162,7 @@ class MemoryStore:
     def find_key(self, session: SessionKey, key: str) -> Task | None:
         """See `Store.find_key`."""
         with self._lock:
+            self._make_room()
             task = self._tasks.get(session, {}).get(self._keys.get((session, key), ""))
         return task if task is not None and task.spec.key == key else None
 
@@ -157,6 +171,7 @@ class MemoryStore:
     ) -> Iterator[Task]:
         """See `Store.tasks`."""
         with self._lock:
+            self._make_room()
             known = self._tasks.get(session, {})
             ids = [
                 task_id
@@ -183,18 +198,34 @@ class MemoryStore:
     def counts(self, session: SessionKey) -> Mapping[StateName, int]:
         """See `Store.counts`."""
         with self._lock:
+            self._make_room()
             return Counter(task.state_name for task in self._tasks.get(session, {}).values())
 
     def states(self, session: SessionKey, task_ids: Sequence[str]) -> Mapping[str, StateName]:
         """See `Store.states`."""
         with self._lock:
+            self._make_room()
             tasks = self._tasks.get(session, {})
             return {task_id: tasks[task_id].state_name for task_id in task_ids if task_id in tasks}
 
     def count_tasks(self) -> int:
         """See `Store.count_tasks`."""
         with self._lock:
+            self._make_room()
             return sum(len(tasks) for tasks in self._tasks.values())
+
+    def usage(self) -> Usage:
+        """What is held, and what has been forgotten to make room."""
+        with self._lock:
+            return Usage(
+                sessions=len(self._sessions),
+                plans=sum(len(plans) for plans in self._plans.values()),
+                tasks=self.count_tasks(),
+                finished=len(self._finished),
+                bytes=self._finished.bytes,
+                evicted=self._finished.evicted,
+                expired=self._finished.expired,
+            )
 
     def sessions(self, owner: str | None = None) -> list[Session]:
         """See `Store.sessions`."""
@@ -241,7 +272,8 @@ class MemoryStore:
                         "end what runs in it first",
                     )
             del self._sessions[key]
-            self._tasks.pop(key, None)
+            for task in self._tasks.pop(key, {}).values():
+                self._finished.discard(task.key)
             self._plans.pop(key, None)
             self._keys = {entry: task_id for entry, task_id in self._keys.items() if entry[0] != key}
         return self._remove(session_place(self._root, key), f"the deleted session {key.session}")
@@ -309,6 +341,35 @@ class MemoryStore:
             self._keys.clear()
             self._plans.clear()
             self._unfinished.clear()
+            self._finished = FinishedTasks(Room())
+
+    def _count(self, task: Task) -> None:
+        """Note what has become of a task, and forget others where there is no room for it."""
+        if not task.is_final:
+            self._finished.discard(task.key)
+            self._unfinished.add(task.key)
+            return
+        self._unfinished.discard(task.key)
+        output = sum(folder_bytes(self.run_folder(task.key, run)) for run in range(1, task.run + 1))
+        self._finished.add(task.key, _record_bytes(task) + output, self._now())
+        self._make_room()
+
+    def _make_room(self) -> None:
+        now = self._now()
+        if not self._finished.is_due(now):
+            return
+        open_tasks = [self._tasks[key.session_key][key.task_id] for key in self._unfinished]
+        awaited = {(task.key.session_key, other) for task in open_tasks for other in task.spec.after}
+        plans = {task.spec.plan for task in open_tasks} - {None}
+
+        def is_needed(key: TaskKey) -> bool:
+            task = self._tasks[key.session_key][key.task_id]
+            return (key.session_key, key.task_id) in awaited or task.spec.plan in plans
+
+        for key in self._finished.due(now, is_needed):
+            task = self._tasks[key.session_key][key.task_id]
+            self._forget(task)
+            self._remove_runs(task)
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -328,6 +389,13 @@ def _check_name(key: SessionKey) -> None:
         raise InvalidArgument(
             f"{key.session!r} cannot be the name of a session", "1 to 128 of A-Z a-z 0-9 . _ -"
         )
+
+
+def _record_bytes(task: Task) -> int:
+    try:
+        return len(encode_task(task))
+    except TasksError:  # it could not be written to a disk, and need not be
+        return 0
 
 
 def _waits(task: Task, *, held: bool) -> bool:

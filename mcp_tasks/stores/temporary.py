@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.stores.finished import Room
 from mcp_tasks.stores.memory import MemoryStore
 from mcp_tasks.stores.removal import remove_tree
 
@@ -34,13 +35,18 @@ class TemporaryStore(MemoryStore):
         OSError: There is no room for the folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None) -> None:
+        """Make the folder.
+
+        Args:
+            room: See `MemoryStore`.
+        """
         self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         try:
             self._held = os.open(self._folder / _LOCK, _OPEN, 0o600)
             try:
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                super().__init__(self._folder)
+                super().__init__(self._folder, room)
             except BaseException:
                 os.close(self._held)
                 raise
