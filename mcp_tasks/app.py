@@ -42,6 +42,7 @@ from mcp_tasks.service.workspaces import Workspaces
 from mcp_tasks.settings import Settings
 from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
 from mcp_tasks.stores.fallback import FallbackStore
+from mcp_tasks.stores.finished import Room
 from mcp_tasks.stores.temporary import TemporaryStore, remove_stale_folders
 from mcp_tasks.transfer import Place
 from mcp_tasks.waiting import Waiting
@@ -58,7 +59,7 @@ def open_store(settings: Settings) -> Store:
     """Open the store that the settings name. Raises StoreUnavailable, NotSupported."""
     match settings.store:
         case "memory":
-            return TemporaryStore()
+            return TemporaryStore(_room(settings))
         case "json":
             from mcp_tasks.stores.json_files import JsonFileStore
 
@@ -69,6 +70,11 @@ def open_store(settings: Settings) -> Store:
             return SqliteStore(settings.dir)
         case other:
             raise NotSupported(f"the {other} store is not there yet", "use memory, json or sqlite")
+
+
+def _room(settings: Settings) -> Room:
+    hours = settings.memory_hours
+    return Room(settings.memory_tasks, settings.memory_bytes, None if hours is None else hours * 3600)
 
 
 def open_place(settings: Settings) -> Place:
@@ -107,7 +113,7 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
     """
     clock = Clock()
     store = await anyio.to_thread.run_sync(open_store, settings)
-    both = FallbackStore(store, TemporaryStore)
+    both = FallbackStore(store, functools.partial(TemporaryStore, _room(settings)))
     sealer = open_sealer(settings)
     journal = _open_journal(settings, both, clock, sealer)
     both.tell_ends(lambda task: journal.note(end_entry(task, clock.now_ms())))
@@ -152,9 +158,7 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
     projects = ProjectCache(Looks(settings.dir / "context") if store.durable else None, clock.now_ms)
     errands = [connections.mark_lost, Expiry(both, records, clock).close_due]
     if store.durable:
-        cleanup = Cleanup(
-            settings.dir, both, journal, archives=archives, audit=audit, rules=_rules(settings)
-        )
+        cleanup = Cleanup(settings.dir, both, journal, archives=archives, audit=audit, rules=_rules(settings))
         errands.append(cleanup.run_when_due)
     failure: Exception | None = None
     try:

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
         journal_limit: Live messages of a journal, beyond which the oldest are folded; 0 means no limit.
         cleanup_hour: Local hour from which on the cleanup of the day is due.
         backups: How many backups are kept.
+        memory_tasks: Finished tasks that the memory store keeps; 0 means no limit.
+        memory_bytes: Of finished tasks with their output, in the memory store; 0 means no limit.
+        memory_hours: Hours after which the memory store forgets a finished task; None means never.
         share: Token of the share through which everything is done, in the session that it opens.
         auto_save: False keeps everything in memory.
         key: What secrets at rest are sealed with; None means the key file or the keyring.
@@ -149,6 +152,11 @@ class Settings(BaseSettings):
     )
     cleanup_hour: int = Field(default=3, ge=0, le=23, description="an hour from 0 to 23")
     backups: int = Field(default=7, ge=1, le=100_000, description="an integer from 1 to 100000")
+    memory_tasks: int = Field(
+        default=10_000, ge=0, le=10_000_000, description="an integer from 0 to 10000000; 0 for no limit"
+    )
+    memory_bytes: _Size = Field(default=4 * 2**30, description=f"{_SIZE_WORDS}; 0 for no limit")
+    memory_hours: _Days = Field(default=None, description="hours, like 12 or 0.5, or never")
     auto_save: bool = Field(default=True, description="on or off")
     tools: ToolSet = Field(default="standard", description="core, standard or full")
     token: SecretStr | None = Field(default=None, description="a text that is hard to guess")

@@ -70,6 +70,15 @@ def serve(
     backups: Annotated[
         int | None, typer.Option(metavar="N", help="Backups that are kept (MCP_TASKS_BACKUPS).")
     ] = None,
+    memory_tasks: Annotated[
+        int | None, typer.Option(metavar="N", help="Finished tasks that the memory store keeps.")
+    ] = None,
+    memory_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The same in bytes, output and all, like 500MiB.")
+    ] = None,
+    memory_hours: Annotated[
+        str | None, typer.Option(metavar="HOURS", help="After which it forgets a finished task, or never.")
+    ] = None,
     key_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Keys that seal secrets, not in the state directory.")
     ] = None,
@@ -100,6 +109,9 @@ def serve(
             "journal_limit": journal_limit,
             "cleanup_hour": cleanup_hour,
             "backups": backups,
+            "memory_tasks": memory_tasks,
+            "memory_bytes": memory_bytes,
+            "memory_hours": memory_hours,
             "key_file": key_file,
             "key_source": key_source,
         }

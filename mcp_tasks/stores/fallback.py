@@ -133,7 +133,8 @@ class FallbackStore:
 
     def count_tasks(self) -> int:
         """See `ports.Store`."""
-        return self._primary.count_tasks() + len(self._diverted)
+        more = self._refuge.count_tasks() if self._refuge is not None else 0
+        return self._primary.count_tasks() + more
 
     def sessions(self, owner: str | None = None) -> list[Session]:
         """See `ports.Store`."""
