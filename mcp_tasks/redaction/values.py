@@ -101,7 +101,7 @@ def _arguments(arguments: Mapping[str, Any], values: Collection[str], depth: int
                 for step in value
             ]
         else:
-            redacted[str(name)] = _redact_named(str(name), value, values, depth)
+            redacted[redact_text(str(name), values)] = _redact_named(str(name), value, values, depth)
     return redacted
 
 

@@ -68,7 +68,7 @@ def call_entry(session: SessionKey, call: ToolCall, by: str, secrets: Collection
     else:
         data["result"] = {name: answer[name] for name in _RESULT if name in answer}
         came = _came(answer)
-    task_id = answer.get("task_id") or call.arguments.get("task_id")
+    task_id = answer.get("task_id") or arguments.get("task_id")
     what = str(arguments.get("command") or arguments.get("pattern") or "")
     title = f"{call.tool} {' '.join(what.split())[:_LONGEST_TITLE]}".strip()
     return Draft(

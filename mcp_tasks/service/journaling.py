@@ -36,7 +36,7 @@ class Journaling:
 
     def _add(self, caller: Caller, request: AddMessage) -> View:
         desk, key = self._desk, caller.session_key
-        text = redact_text(request.text, desk.defaults.secret_values)
+        text = redact_text(request.text, desk.workspaces.secret_values(key))
         now = desk.clock.now_ms()
         if request.replaces is not None:
             old = desk.journal.load(key, _id(request.replaces))
@@ -175,7 +175,7 @@ class Journaling:
             except (SessionNotFound, StoreUnavailable):
                 return None
             desk.journal.touch(key, brief.at)
-            return call_entry(key, brief, admitted.by, desk.defaults.secret_values)
+            return call_entry(key, brief, admitted.by, desk.workspaces.secret_values(key))
 
         desk.journal.note(made)
 

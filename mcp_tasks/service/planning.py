@@ -27,6 +27,7 @@ from mcp_tasks.models import (
     TaskKey,
 )
 from mcp_tasks.ports import Launch
+from mcp_tasks.redaction import redact_text
 from mcp_tasks.requests import PlanProgress, RunPlan
 from mcp_tasks.service.desk import Caller, Desk, View, clamp
 from mcp_tasks.service.starting import require_tasks
@@ -130,7 +131,7 @@ class Planning:
             PlanKey(caller.owner, caller.session, plan_id),
             now,
             tuple(task_ids),
-            request.name,
+            None if request.name is None else redact_text(request.name),
             request.on_failure,
         )
         session, _ = self._desk.workspaces.of(caller.session_key)

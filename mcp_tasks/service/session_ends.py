@@ -18,6 +18,7 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.models import Closed, Session, SessionKey, TaskKey
 from mcp_tasks.ports import Store
+from mcp_tasks.redaction import redact_text
 from mcp_tasks.requests import CancelTask, EndSession
 from mcp_tasks.service.access import Caller
 from mcp_tasks.service.desk import Desk, View, clamp
@@ -181,7 +182,8 @@ class SessionEnds:
             return False
         while True:
             try:
-                desk.records.close(desk.records.load(key), request.reason or "ended", caller.by)
+                reason = redact_text(request.reason or "ended", desk.workspaces.secret_values(key))
+                desk.records.close(desk.records.load(key), reason, caller.by)
                 break
             except RevisionConflict:
                 continue

@@ -76,6 +76,13 @@ class Workspaces:
             shell=workspace.shell,
         )
 
+    def secret_values(self, key: SessionKey) -> tuple[str, ...]:
+        """What must not be seen in what is recorded of a session, as far as it can be known now."""
+        try:
+            return self.of(key)[1].secret_values
+        except StoreUnavailable:
+            return self._defaults.secret_values
+
     def base(self, key: SessionKey) -> str:
         """The folder that a relative path of a call starts from."""
         try:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from mcp_tasks.server.log import StderrHandler
+from mcp_tasks.server.log import RedactingFormatter, StderrHandler
 
 
 def record(text: str, *arguments: object) -> logging.LogRecord:
@@ -58,3 +58,27 @@ logging.getLogger("other").warning("important")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert [line.rsplit(": ")[-1] for line in done.stderr.splitlines()] == ["ours", "important"]
     assert done.stdout == ""
+
+
+def test_secrets_are_taken_out_of_records_and_of_tracebacks() -> None:
+    token = "ghp_" + "a1B2" * 9
+    read, write = os.pipe()
+    handler = StderrHandler(write)
+    handler.setFormatter(RedactingFormatter(["of the environment"]))
+    try:
+        raise ValueError(f"{token} and hunter2")
+    except ValueError:
+        failed = logging.LogRecord(
+            "x", logging.ERROR, __file__, 1, "of the environment %s", (token,), sys.exc_info()
+        )
+    failed.secret_values = ["hunter2"]
+    handler.emit(failed)
+    handler.emit(record(f"{'x' * 16_370} {token}"))
+
+    told = os.read(read, 65_536).decode()
+    assert "ValueError: [redacted] and [redacted]" in told
+    assert "ERROR x: [redacted] [redacted]\n" in told
+    assert "hunter2" not in told
+    assert "ghp_" not in told
+    os.close(read)
+    os.close(write)
