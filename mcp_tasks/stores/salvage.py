@@ -36,6 +36,9 @@ def salvage(source: str, connection: sqlite3.Connection, tables: Sequence[str], 
     """
     with closing(sqlite3.connect(source, isolation_level=None)) as broken:
         broken.text_factory = _decoded
+        # Nothing is written: it lets SQLite look into a file that was cut off.
+        with suppress(sqlite3.Error):
+            broken.execute("PRAGMA writable_schema = ON")
         for table in tables:
             taken = _take_over(broken, connection, table)
             report(f"{taken} rows of {table!r} were taken over from a broken database")

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
+from functools import partial
 from pathlib import Path
 
 from mcp_tasks.errors import KeyConflict, RevisionConflict, TaskNotFound
@@ -19,7 +20,6 @@ from tests.stores import faulty_os, faulty_sqlite
 from tests.stores.adapters import LASTING
 from tests.stores.records import running
 from tests.stores.scenarios import SCENARIOS, Scenario, everything, inconsistencies
-
 
 Deadly = Callable[[int], AbstractContextManager[object]]
 
@@ -33,21 +33,23 @@ DEADLY: dict[str, tuple[Deadly, ...]] = {
 """For each adapter what lets a process die at a system call: those of Python, or those of SQLite."""
 
 
-def crash(adapter: str, root: Path, scenario: Scenario, task: Task, deadly: Deadly, at: int) -> bool:
-    """Write in a child that dies at call `at`. Returns whether it died; False is over and well."""
+def crash(
+    store: Callable[[], Store], scenario: Scenario, task: Task, deadly: AbstractContextManager[object]
+) -> bool:
+    """Write in a child that dies at a call. Returns whether it died; False is over and well."""
     child = os.fork()
     if child == 0:
         status = 70
         try:
-            store = LASTING[adapter](root)
-            with deadly(at):
-                scenario.act(store, task)
+            opened = store()
+            with deadly:
+                scenario.act(opened, task)
             status = 0
         finally:
             os._exit(status)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status not in (0, 9):
-        raise AssertionError(f"{scenario.name}: the child failed by itself at call {at}")
+        raise AssertionError(f"{scenario.name}: the child failed by itself")
     return status == 9
 
 
@@ -90,7 +92,7 @@ def main(folder: Path, adapter: str) -> int:
                 with closing(LASTING[adapter](root)) as store:
                     task = scenario.prepare(store)
                     before = everything(store)
-                died = crash(adapter, root, scenario, task, deadly, at)
+                died = crash(partial(LASTING[adapter], root), scenario, task, deadly(at))
                 with closing(LASTING[adapter](root)) as store:
                     seen.append(check(store, scenario, task, before, died))
                 deaths += died

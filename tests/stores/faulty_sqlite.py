@@ -6,13 +6,12 @@ sqlite.org/c3ref/vfs.html), so what fails here is what fails on a full or broken
 
 from __future__ import annotations
 
+import _sqlite3
 import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import _sqlite3
 
 _Pointer = ctypes.c_void_p
 
