@@ -8,10 +8,12 @@ import mcp_types as types
 import pytest
 from mcp import Client
 from mcp.shared.exceptions import MCPError
+from pydantic import SecretStr
 
 from mcp_tasks.errors import KeyConflict, TaskNotFound
 from mcp_tasks.requests import GetResult, PollTask, Request, RunCommand
-from mcp_tasks.server.tools import SESSION_META_KEY, build_server
+from mcp_tasks.server.tools import SESSION_META_KEY, SHARE_META_KEY, build_server
+from mcp_tasks.service import Client as ServiceClient
 from tests.server.fakes import VIEW, FakeService, FakeSettings
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +73,45 @@ async def test_the_session_is_the_first_that_is_named(
         await connected.call_tool("list_tasks", arguments, meta=params)
     [(caller, _)] = service.calls
     assert (caller.session, caller.named) == expected
+
+
+@pytest.mark.parametrize(
+    ("meta", "setting", "expected"),
+    [({}, None, None), ({SHARE_META_KEY: "given"}, "set", "given"), ({}, "set", "set")],
+)
+async def test_a_share_is_that_of_the_call_or_of_the_settings(
+    meta: dict[str, Any], setting: str | None, expected: str | None, mode: Mode
+) -> None:
+    service = FakeService()
+    settings = FakeSettings(share=SecretStr(setting) if setting else None)
+    async with client(service, mode, settings) as connected:
+        params = types.RequestParamsMeta(**meta)  # type: ignore[typeddict-item] # an open map, as in MCP
+        await connected.call_tool("list_tasks", {}, meta=params)
+    [(caller, _)] = service.calls
+    assert caller.share == expected
+
+
+async def test_a_share_of_meta_that_is_no_text_is_refused(mode: Mode) -> None:
+    service = FakeService()
+    async with client(service, mode) as session:
+        meta: Any = {SHARE_META_KEY: 5}
+        result = await session.call_tool("list_tasks", {}, meta=meta)
+    assert result.is_error
+    assert result.structured_content is not None
+    assert result.structured_content["code"] == "invalid_argument"
+    assert not service.calls
+
+
+async def test_who_is_served_is_told_by_what_the_client_says_of_itself(mode: Mode) -> None:
+    service = FakeService()
+    info = types.Implementation(name="editor", version="1.2")
+    attendance: Any = service
+    connected = Client(
+        build_server(service.as_service(), FakeSettings(), attendance), mode=mode, client_info=info
+    )
+    async with connected as session:
+        await session.call_tool("list_tasks", {})
+    assert service.clients == [ServiceClient("editor", "1.2")]
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", 5, ["x"]])
