@@ -186,3 +186,32 @@ def test_a_server_that_works_on_meanwhile_loses_nothing(place: Place) -> None:
     assert [text for text in texts if text.startswith("written")] == written
     assert key_id_of(other.seal("x")) == place.sealer.source.newest().key_id
     journal.close()
+
+
+def test_without_the_old_key_all_stays_as_it_is_and_is_counted(place: Place, tmp_path: Path) -> None:
+    before = place.everything()
+    stranger = open_sealer(Settings(dir=place.state, key_file=tmp_path / "another"))
+    executor = LocalExecutor(sealer=stranger)
+    done = reseal(stranger, place.store, place.journal, executor)
+    executor.close()
+
+    assert (done.sessions, done.messages, done.launches) == (0, 0, 0)
+    assert done.unreadable == 1 + 300 + 1 + 1  # session, live messages, one body of folded ones, launch
+    assert place.everything() == before
+
+
+def test_a_session_that_changes_meanwhile_keeps_the_change(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = place.store.sessions()
+    session = place.store.load_session(SESSION)
+    place.store.replace_session(replace(session, title="changed meanwhile"))
+    gone = Session(SessionKey(OWNER, "gone"), AT, workspace=session.workspace)
+    place.sealer.source.add()
+    with monkeypatch.context() as patch:
+        patch.setattr(place.store, "sessions", lambda: [gone, *stale])
+        done = reseal(place.sealer, place.store, place.journal, place.executor)
+
+    assert (done.sessions, done.unreadable) == (1, 0)
+    assert place.store.load_session(SESSION).title == "changed meanwhile"
+    assert place.sealer.renewed_values(place.store.load_session(SESSION).workspace.env) is None
