@@ -193,8 +193,10 @@ class Admission:
         found = self._holding.look()
         self._end_hopeless(found)
         started: list[Task] = []
-        waits = False
-        if found.orphans or found.ready or self._store.pending():
+        waits = bool(found.ready or self._store.pending())
+        # Without a place there is nothing to decide, and a server that is stopped (SIGSTOP) while it holds
+        # the right to decide keeps it from all others.
+        if found.orphans or (waits and self.has_place()):
             with self._store.admission():
                 for task in found.orphans:
                     self._parking.forget(task.key)

@@ -142,14 +142,15 @@ async def test_a_client_that_gives_up_cancels_and_doubles_nothing(tmp_path: Path
                     wait_ms=0,
                 )
 
-        async def all_over() -> bool:
-            return set((await connection.call("list_tasks"))["counts"]) == {"completed"}
-
-        await eventually(all_over, "what was started is over")
-        counts = (await connection.call("list_tasks"))["counts"]
         many = tmp_path / "many"
-        ran = len(many.read_text().split()) if "many" in os.listdir(tmp_path) else 0
-        assert counts["completed"] == 1 + ran
+
+        async def each_ran_once() -> bool:
+            # A call that was given up may be in the middle of its start when the next one is answered.
+            ran = len(many.read_text().split()) if "many" in os.listdir(tmp_path) else 0
+            assert ran <= 10
+            return bool((await connection.call("list_tasks"))["counts"] == {"completed": 1 + ran})
+
+        await eventually(each_ran_once, "each task that was started is over, and has run once")
     assert (tmp_path / "runs").read_text() == "ran\n"
 
 
@@ -194,10 +195,14 @@ async def test_a_server_without_descriptors_calls_no_living_task_lost(tmp_path: 
 async def test_a_server_that_is_stopped_holds_up_nothing(tmp_path: Path) -> None:
     state = tmp_path / "state"
     async with server(state, "--max-running", "1") as stopped, server(state, "--max-running", "1") as other:
-        blocker = await stopped.call("run_command", command="sleep 0.5", wait_ms=0)
+        gate = tmp_path / "gate"
+        command = f"until [ -e {gate} ]; do sleep 0.05; done"
+        blocker = await stopped.call("run_command", command=command, wait_ms=0)
         waiting = await stopped.call("run_command", command="echo taken over", wait_ms=0)
         os.kill(stopped.pid, signal.SIGSTOP)
         try:
+            # Only now is there a place: a server that is stopped in the middle of a start holds up that one.
+            gate.touch()
             view = await other.call("poll_task", task_id=waiting["task_id"], wait_ms=20_000)
             assert (view["state"], view["stdout"]) == ("completed", "taken over\n")
             assert (await other.call("poll_task", task_id=blocker["task_id"]))["state"] == "completed"
