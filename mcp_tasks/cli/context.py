@@ -144,7 +144,7 @@ def clear(as_json: Json = False, directory: Dir = None, store: Store = None) -> 
     if as_json:
         print_json({"cleared": count})
     else:
-        note(f"{count} looks forgotten")
+        note(f"{count} looked-at folder{'' if count == 1 else 's'} forgotten")
 
 
 def _context(

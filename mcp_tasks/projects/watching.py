@@ -83,11 +83,10 @@ async def _follow(cache: ProjectCache, folders: frozenset[str], stop: anyio.Even
             step=_STEP_MS,
             debounce=_DEBOUNCE_MS,
             stop_event=stop,
-            raise_interrupt=False,
             ignore_permission_denied=True,
         )
         async for several in changes:
             paths = [path for _, path in several]
             await anyio.to_thread.run_sync(functools.partial(cache.recheck, paths))
-    except (OSError, RuntimeError) as error:  # no more watches are allowed, a folder is gone
+    except Exception as error:  # noqa: BLE001 - a convenience, which must not take the server with it
         log.warning("projects are not watched: %s", error)

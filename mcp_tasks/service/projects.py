@@ -82,8 +82,9 @@ class Projects:
             async for cwd in self._coming:
                 try:
                     await self.warm(cwd)
-                except OSError as error:
-                    log.debug("a project could not be looked at in advance: %s", error)
+                except Exception:
+                    # Whoever asks for it is told; what is done in advance must not end the server.
+                    log.warning("a project could not be looked at in advance", exc_info=True)
 
     def figures(self) -> dict[str, int]:
         """How often the cache had what was asked for, over all processes that have ended and this one."""
