@@ -167,17 +167,12 @@ def _records(settings: Settings) -> Iterator[Finding]:
 
     with closing(open_store(settings)) as store:
         yield from _tasks(store)
-        sessions = store.sessions()
-        for session in sessions:
-            for _ in store.tasks(session.key):
-                pass  # reading is what finds the broken ones
-        problems = store.problems()
-    for problem in problems[:_MOST_TOLD]:
+        problems = list(store.verify())
+        sessions = len(store.sessions())
+    for problem in problems:  # every one: each is something that somebody may miss
         yield Finding("wrong", "records", problem)
-    if len(problems) > _MOST_TOLD:
-        yield Finding("wrong", "records", f"and {len(problems) - _MOST_TOLD} more")
     if not problems:
-        yield Finding("well", "records", f"all readable, in {len(sessions)} sessions")
+        yield Finding("well", "records", f"all readable, in {sessions} sessions")
     yield from _set_aside(settings.dir)
 
 
@@ -222,14 +217,22 @@ def _tasks(store: Store) -> Iterator[Finding]:
 
 
 def _set_aside(directory: Path) -> Iterator[Finding]:
+    folder = directory / "quarantine"
     try:
-        names = [name for name in os.listdir(directory / "quarantine") if not name.endswith(".why")]
+        names = sorted(name for name in os.listdir(folder) if not name.endswith(".why"))
     except FileNotFoundError:
         return
     if names:
         yield Finding(
             "look",
             "quarantine",
-            f"{len(names)} broken records set aside",
-            f"{directory / 'quarantine'} has them with the reasons; delete what you do not need",
+            f"{len(names)} broken files set aside",
+            f"{folder} has them with the reasons; delete what you do not need",
         )
+    for name in names:
+        try:
+            original, _, why = (folder / f"{name}.why").read_text("utf-8", "replace").strip().partition("\n")
+        except OSError:
+            yield Finding("look", "quarantine", f"{name}, of which no reason is left")
+        else:
+            yield Finding("look", "quarantine", f"{original}: {why}", f"kept as {name}")
