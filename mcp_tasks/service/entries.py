@@ -110,8 +110,8 @@ def end_entry(task: Task, at: int) -> Draft:
 def _came(answer: Mapping[str, Any]) -> str:
     if "state" not in answer:
         return "done"
-    end = answer.get("signal") or answer.get("exit_code")
-    return f"{answer['state']}{'' if end is None else f', {end}'}"
+    end = answer.get("signal") or (f"exit {answer['exit_code']}" if "exit_code" in answer else "")
+    return f"{answer['state']}{end and ', '}{end}"
 
 
 def _cut(value: Any, length: int) -> Any:
