@@ -31,6 +31,7 @@ from mcp_tasks.ports import Archive, Journal, Sealer, Store
 from mcp_tasks.stores import durable
 from mcp_tasks.stores.folder_names import owner_folder, owner_of_folder
 from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.removal import remove_tree
 from mcp_tasks.transfer.files import digest_of, open_to_read
 
 __all__ = ["SessionArchives"]
@@ -117,7 +118,7 @@ class SessionArchives:
                     Unpacker(archive, key, self._store, self._journal, sealer=self._sealer).unpack(file)
                     self._journal.touch(key, at)
                 except BaseException:
-                    with suppress(TasksError):
+                    with suppress(TasksError):  # the next holder of the lock tries again
                         self._undo_restoring(stem, archive, owner)
                     raise
             os.unlink(marker)
@@ -301,10 +302,22 @@ class SessionArchives:
             _, snapshot = snapshot_of(file, archive)
         ours = {task_id for task_id, _ in snapshot}
         if all(task.key.task_id in ours for task in self._store.tasks(into)):
+            self._remove_runs(into, ours)
             with suppress(SessionNotFound):
                 self._store.delete_session(into)
             self._journal.delete(into)
         os.unlink(marker)
+
+    def _remove_runs(self, session: SessionKey, task_ids: set[str]) -> None:
+        """Remove output that came back before its record, which a store takes for a task about to start."""
+        for task_id in task_ids:
+            key = TaskKey(session.owner, session.session, task_id)
+            with suppress(TaskNotFound):
+                self._store.load(key)
+                continue
+            runs = self._store.run_folder(key, 1).parent
+            for folder in runs.glob(f"{task_id}.*"):
+                remove_tree(folder)
 
     # -- the files ---------------------------------------------------------------------------------
 

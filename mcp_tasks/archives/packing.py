@@ -136,7 +136,9 @@ def _add_runs(tar: tarfile.TarFile, store: Store, task: Task) -> Iterator[int]:
             with open(os.open(f"{folder}/{name}", _READ), "rb") as file:
                 found = os.fstat(file.fileno())
                 entry = tarfile.TarInfo(f"runs/{task.key.task_id}.{run}/{name}")
-                entry.size, entry.mode, entry.mtime = found.st_size, 0o600, found.st_mtime_ns / 1e9
+                entry.size, entry.mode = found.st_size, 0o600
+                # As text, because a float cannot hold it to the nanosecond.
+                entry.pax_headers = {"mtime": f"{found.st_mtime_ns // 10**9}.{found.st_mtime_ns % 10**9:09d}"}
                 tar.addfile(entry, file)
                 yield found.st_size
 

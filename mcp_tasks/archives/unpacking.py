@@ -140,7 +140,8 @@ def _write(path: str, entry: tarfile.TarInfo, data: IO[bytes]) -> None:
         with open(os.open(path, _CREATE, 0o600), "wb") as file:
             shutil.copyfileobj(data, file, _PIECE)
             file.flush()
-            moment = int(entry.mtime * 1e9)
+            seconds, _, fraction = entry.pax_headers.get("mtime", f"{int(entry.mtime)}.0").partition(".")
+            moment = int(seconds) * 10**9 + int(f"{fraction:0<9.9}")
             os.utime(file.fileno(), ns=(moment, moment))
             os.fsync(file.fileno())
     except FileExistsError as error:
