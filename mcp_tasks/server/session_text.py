@@ -40,6 +40,8 @@ def _session(view: _View) -> str:
 
 
 def _of_session(view: _View) -> Iterator[str]:
+    if "closed_at" in view:
+        yield f"closed {view['closed_at']}: {_short(view.get('reason', ''), 500)}"
     if workspace := view.get("workspace"):
         yield f"workspace: {'; '.join(_workspace(workspace))}"
     if "tasks" in view:
@@ -54,6 +56,7 @@ def _of_session(view: _View) -> Iterator[str]:
         yield f"archive: {view['archive']}"
     if warning := view.get("warning"):
         yield f"warning: {line(warning)}"
+    yield from (f"recently: $ {_short(command, 200)}" for command in view.get("recent_commands", ()))
     yield from (_plan_entry(plan) for plan in view.get("plans", ()))
     yield from (_connection(connection) for connection in view.get("connections", ()))
     yield from (_share(share) for share in view.get("shares", ()))
@@ -112,6 +115,10 @@ def _plan(view: _View) -> str:
         parts.append(duration(view["elapsed_ms"]))
     parts += ["reused"] if view.get("reused") else []
     parts += [f"created {view['created_at']}"] if "created_at" in view else []
+    if "max_wait_ms" in view:
+        parts.append(f"a wait is {duration(view['max_wait_ms'])} at most")
+    if view.get("more"):
+        parts.append("more steps than these")
     opening = [", ".join(parts)]
     if warning := view.get("warning"):
         opening.append(f"warning: {line(warning)}")
@@ -166,6 +173,7 @@ def _message(message: _View, room: int) -> str:
         if message.get(name):
             head += f", {word} {message[name]}"
     text, left_out = clipped(str(message.get("text", "")), room)
+    left_out += message.get("omitted_characters", 0)
     if left_out:
         text += f"… ({left_out} characters more; export_session has all)"
     data = message.get("data")

@@ -50,16 +50,21 @@ def test_a_session_is_told_with_everything_that_is_known_of_it() -> None:
                 {"transport": "stdio", "began_at": AT, "ended_at": LATER, "ended": "lost"},
             ],
             shares=[{"share_id": "s1", "role": "read", "created_at": AT, "expires_at": LATER}],
+            closed_at=LATER,
+            reason="all done",
+            recent_commands=["make\nall"],
             warning="look\nout",
             next="list_tasks()",
         ),
     )
     assert text.split("\n") == [
         f"idle: session web, the site, revision 3, created {AT}, active {LATER}, idle 9.0 s, expires {LATER}",
+        f"closed {LATER}: all done",
         'workspace: cwd /srv; shell /bin/bash; env CI A; preferences {"tabs": 4}',
         "tasks: 3 completed, 1 running",
         "journal: live 12, folded 2, limit 200",
         "warning: look out",
+        "recently: $ make all",
         f"plan p1  {AT}  [all]",
         f"connection: ed 1 over stdio, since {AT}, last seen {LATER}",
         f"connection: a client over stdio, since {AT}, lost {LATER}",
@@ -120,11 +125,16 @@ def test_a_plan_is_told_step_by_step() -> None:
                 {"task_id": "t2", "command": "make test", "state": "pending", "after": ["t1"]},
             ],
             "reused": True,
+            "more": True,
+            "max_wait_ms": 25_000,
             "next": "plan_progress()",
         },
     )
     assert text.split("\n") == [
-        "running: plan p1, [all], session web, 1 of 2 done (1 completed, 1 pending), reused",
+        (
+            "running: plan p1, [all], session web, 1 of 2 done (1 completed, 1 pending), reused,"
+            " a wait is 25.0 s at most, more steps than these"
+        ),
         "1. t1  completed  [build]  $ make",
         "2. t2  pending  after t1  $ make test",
         "next: plan_progress()",
@@ -189,6 +199,8 @@ def test_a_single_long_message_is_shown_as_far_as_there_is_room() -> None:
     one = render("read_journal", {"session": "s", "messages": [message(text="x" * 70_000)]})
     assert 50_000 < length(one) < 60_000
     assert "characters more; export_session has all" in one
+    cut = render("read_journal", {"session": "s", "messages": [message(omitted_characters=7)]})
+    assert "lines… (7 characters more; export_session has all)" in cut
     many = render("search_journal", {"session": "s", "messages": [message(text="é" * 9_000)] * 100})
     assert length(many) < 60_000
     assert "left out here" in many
