@@ -256,7 +256,9 @@ class JsonFileStore:
 
     def delete_session(self, key: SessionKey) -> int:
         """See `Store.delete_session`. It goes in one step, or stays; what is left of its files goes later."""
-        trash = SessionRemoval(self._state, self._sessions, self._records, self._index, self._now).take(key)
+        self._session_files.load(key)
+        self._plans.refuse_newer(key)
+        trash = SessionRemoval(self._state, self._sessions, self._index, self._now).take(key)
         self._session_files.forget(key)
         try:
             return remove_tree(trash)

@@ -64,6 +64,12 @@ class PlanFiles:
             with suppress(PlanNotFound, NewerSchema):  # reported
                 yield self.load(PlanKey(session.owner, session.session, name[:-5]))
 
+    def refuse_newer(self, session: SessionKey) -> None:
+        """Raise NewerSchema where a newer version wrote a plan of a session."""
+        for name in self._sessions.record_names(session, "plans"):
+            with suppress(PlanNotFound):
+                self.load(PlanKey(session.owner, session.session, name[:-5]))
+
     def delete(self, key: PlanKey) -> None:
         """See `Store.delete_plan`."""
         try:

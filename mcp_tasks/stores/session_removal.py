@@ -19,7 +19,6 @@ from mcp_tasks.stores import durable
 from mcp_tasks.stores.locks import FolderGone
 from mcp_tasks.stores.session_folders import SessionFolders
 from mcp_tasks.stores.state_folder import StateFolder
-from mcp_tasks.stores.task_files import TaskFiles
 from mcp_tasks.stores.task_index import TaskIndex
 
 __all__ = ["SessionRemoval"]
@@ -34,14 +33,12 @@ class SessionRemoval:
         self,
         state: StateFolder,
         sessions: SessionFolders,
-        records: TaskFiles,
         index: TaskIndex,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Nothing is read yet. `now` is in seconds since the epoch; it tells which runs are new."""
         self._state = state
         self._sessions = sessions
-        self._records = records
         self._index = index
         self._now = now
 
@@ -62,22 +59,24 @@ class SessionRemoval:
                 held.enter_context(self._sessions.lock(key))
             except (FileNotFoundError, FolderGone, durable.UnsafeFile):
                 raise SessionNotFound(key.session) from None
-            if not os.path.lexists(f"{path}/session.json") and not self._sessions.task_ids(key):
-                raise SessionNotFound(key.session)
-            before = self._settled(key, path)
             try:
-                trash = self._state.throw_away(path, "session")
+                trash = self._moved(key, path)
             except OSError as error:
                 raise durable.unavailable("deleting a session", error) from error
-            try:
-                if _inside(trash) - before:
-                    raise _unfinished(key, "a task has just been started")
-                durable.fsync_folder(os.path.dirname(path))
-            except BaseException:
-                os.rename(trash, path)
-                raise
             self._index.forget(key)
             return trash
+
+    def _moved(self, key: SessionKey, path: str) -> str:
+        before = self._settled(key, path)
+        trash = self._state.throw_away(path, "session")
+        try:
+            if _inside(trash) - before:
+                raise _unfinished(key, "a task has just been started")
+            durable.fsync_folder(os.path.dirname(path))
+        except BaseException:
+            os.rename(trash, path)
+            raise
+        return trash
 
     def _settled(self, key: SessionKey, path: str) -> frozenset[str]:
         """The names of the records and runs, all of which are of tasks that are final."""
