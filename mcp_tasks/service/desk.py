@@ -59,7 +59,7 @@ class Desk:
         connections: Who is attached.
         journal_limit: Live messages of a journal whose session sets no limit; 0 means no limit.
         projects: What was found out about projects.
-        archives: Where sessions are put away; None where that cannot be.
+        archives: Where sessions are put away.
     """
 
     store: Store
@@ -83,7 +83,7 @@ class Desk:
     connections: Connections
     journal_limit: int
     projects: ProjectCache
-    archives: Archives | None = None
+    archives: Archives
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
         """Do blocking work in a thread. A cancelled caller waits until it is done, so nothing is half."""

@@ -9,7 +9,6 @@ import anyio.lowlevel
 
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import (
-    NotSupported,
     RevisionConflict,
     SessionNotFound,
     StoreUnavailable,
@@ -108,10 +107,8 @@ class SessionEnds:
         return {"deleted": key.session, "freed_bytes": freed, "messages": messages}
 
     def _archive(self, caller: Caller, extra: View) -> View:
-        if (archives := self._desk.archives) is None:
-            raise NotSupported("sessions of this store cannot be archived", "leave archive out")
         view = self._sessions.info(caller, **extra)
-        archive = archives.archive(caller.session_key, at=self._desk.clock.now_ms())
+        archive = self._desk.archives.archive(caller.session_key, at=self._desk.clock.now_ms())
         self._desk.records.audit(caller.session_key, "archived", caller.by, archive=archive.name)
         return {**view, "state": "archived", "archive": archive.name}
 
