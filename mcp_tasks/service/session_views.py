@@ -8,8 +8,17 @@ from typing import Any, Literal
 
 from mcp_tasks.clock import rfc3339
 from mcp_tasks.models import Closed, Connection, JournalFigures, Plan, Session, Share, StateName
+from mcp_tasks.ports import Archive
 
-__all__ = ["IDLE_MS", "Figures", "SessionStateName", "session_summary", "session_view", "state_of"]
+__all__ = [
+    "IDLE_MS",
+    "Figures",
+    "SessionStateName",
+    "archive_summary",
+    "session_summary",
+    "session_view",
+    "state_of",
+]
 
 IDLE_MS = 30 * 60_000
 """So long without a call, and without anything unfinished, a session is idle."""
@@ -96,6 +105,22 @@ def session_summary(
         "tasks": dict(tasks),
     }
     return _filled(summary)
+
+
+def archive_summary(archive: Archive) -> dict[str, Any]:
+    """An archived session in a list."""
+    return _filled(
+        {
+            "session": archive.key.session,
+            "title": archive.title,
+            "state": "archived",
+            "created_at": rfc3339(archive.created_at),
+            "active_at": rfc3339(archive.active_at),
+            "archive": archive.name,
+            "archived_at": rfc3339(archive.archived_at),
+            "problem": archive.problem,
+        }
+    )
 
 
 def share_view(share: Share) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TasksError
 from mcp_tasks.models import Session, SessionKey, StateName
@@ -11,7 +12,14 @@ from mcp_tasks.service.access import Caller, live_shares
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.session_edits import SessionEdit
 from mcp_tasks.service.session_records import refuse_other_revision
-from mcp_tasks.service.session_views import Figures, session_summary, session_view, share_view, state_of
+from mcp_tasks.service.session_views import (
+    Figures,
+    archive_summary,
+    session_summary,
+    session_view,
+    share_view,
+    state_of,
+)
 
 __all__ = ["Sessions", "active_at"]
 
@@ -20,6 +28,8 @@ _CONNECTIONS = 10
 _COMMANDS = 10
 _LOOKED_AT = 100
 _CURSOR = "~"
+
+T = TypeVar("T")
 
 
 class Sessions:
@@ -131,6 +141,8 @@ class Sessions:
             records.audit(key, "updated", by, fields=edit.named)
 
     def _list(self, caller: Caller, request: ListSessions) -> View:
+        if request.state == "archived":
+            return self._list_archived(caller, request)
         desk, now = self._desk, self._desk.clock.now_ms()
         if caller.via is None:
             sessions = desk.store.sessions(caller.owner)
@@ -146,7 +158,7 @@ class Sessions:
             counts[state] = counts.get(state, 0) + 1
             if request.state in (None, state):
                 meant.append(session)
-        meant = _after(meant, request.cursor, {s.key: active[s.key] for s in meant})
+        meant = _after(meant, request.cursor, lambda session: (active[session.key], session.key.session))
         shown = meant[: request.limit]
         answer: View = {
             "sessions": [
@@ -164,6 +176,20 @@ class Sessions:
         if len(meant) > len(shown):
             last = shown[-1].key
             answer["next_cursor"] = f"{active[last]}{_CURSOR}{last.session}"
+        return answer
+
+    def _list_archived(self, caller: Caller, request: ListSessions) -> View:
+        """The archives of the caller, by their last use; a share opens none."""
+        archives = self._desk.archives.all(caller.owner) if caller.via is None else []
+        archives.sort(key=lambda archive: (-archive.active_at, archive.name))
+        meant = _after(archives, request.cursor, lambda archive: (archive.active_at, archive.name))
+        shown = meant[: request.limit]
+        answer: View = {
+            "sessions": [archive_summary(archive) for archive in shown],
+            "counts": {"archived": len(archives)} if archives else {},
+        }
+        if len(meant) > len(shown):
+            answer["next_cursor"] = f"{shown[-1].active_at}{_CURSOR}{shown[-1].name}"
         return answer
 
     def _all(self) -> View:
@@ -198,12 +224,12 @@ def active_at(desk: Desk, sessions: list[Session]) -> dict[SessionKey, int]:
     return {session.key: max(session.created_at, noted.get(session.key, 0)) for session in sessions}
 
 
-def _after(sessions: list[Session], cursor: str | None, active: dict[SessionKey, int]) -> list[Session]:
-    """The sessions that come after a cursor in the order of the listing."""
+def _after(listed: list[T], cursor: str | None, place_of: Callable[[T], tuple[int, str]]) -> list[T]:
+    """What comes after a cursor in the order of a listing: by last use, then by name."""
     if cursor is None:
-        return sessions
+        return listed
     moment, separator, name = cursor.partition(_CURSOR)
     if not separator or not (moment.isascii() and moment.isdigit() and len(moment) < 20):
         raise InvalidArgument("cursor is not one of list_sessions", "give the next_cursor of the last answer")
     place = (-int(moment), name)
-    return [session for session in sessions if (-active[session.key], session.key.session) > place]
+    return [each for each in listed if (-place_of(each)[0], place_of(each)[1]) > place]

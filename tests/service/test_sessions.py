@@ -180,3 +180,19 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
             after = await agent.info()
             for name in ("title", "workspace", "created_at", "revision"):
                 assert after[name] == before[name]
+
+
+async def test_archived_sessions_are_listed_by_themselves(agent: Agent) -> None:
+    for name in ("a", "b", "c"):
+        await agent.of(name).update(title=name)
+        await agent.of(name).end(archive=True)
+    await agent.of("d").update(title="there")
+    assert (await agent.sessions())["counts"] == {"open": 1}
+    first = await agent.sessions(state="archived", limit=2)
+    rest = await agent.sessions(state="archived", cursor=first["next_cursor"])
+    listed = [*first["sessions"], *rest["sessions"]]
+    assert {session["session"] for session in listed} == {"a", "b", "c"}
+    assert all(session["archive"].startswith(f"{session['session']}~") for session in listed)
+    assert first["counts"] == {"archived": 3}
+    token = (await agent.of("d").update(share="read"))["share"]["token"]
+    assert (await agent.with_share(token).sessions(state="archived"))["sessions"] == []
