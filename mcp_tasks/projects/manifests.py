@@ -104,7 +104,7 @@ def _dotnet(_folder: Folder, names: _Names) -> Iterator[Finding]:
 _CTEST = re.compile(
     r"^[ \t]*(?:enable_testing|add_test|include\s*\(\s*CTest)\b", re.MULTILINE | re.IGNORECASE
 )
-_FLUTTER = re.compile(r"^\s+flutter:", re.MULTILINE)
+_FLUTTER = re.compile(r"^[ \t]{1,8}flutter:", re.MULTILINE)
 _GRADLE = ("build.gradle", "build.gradle.kts", "settings.gradle", "settings.gradle.kts")
 _PHPUNIT = ("phpunit.xml", "phpunit.xml.dist")
 _RAKEFILES = ("Rakefile", "rakefile", "Rakefile.rb")
