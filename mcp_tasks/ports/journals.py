@@ -101,7 +101,7 @@ class Journal(Protocol):
         ...
 
     def delete(self, session: SessionKey) -> int:
-        """Forget the journal of a session; returns how many messages went."""
+        """Forget the journal of a session and who was connected; returns how many messages went."""
         ...
 
     def reseal(self, renewed: Callable[[str], str | None]) -> tuple[int, int]:

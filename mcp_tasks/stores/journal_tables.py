@@ -289,6 +289,9 @@ class TablesJournal(TablesSearching):
             connection.execute("DELETE FROM fold WHERE id BETWEEN ? AND ?", (low, high))
             connection.execute("DELETE FROM word_index WHERE session = ?", (number,))
             connection.execute("DELETE FROM session WHERE id = ?", (number,))
+            connection.execute(
+                "DELETE FROM connection WHERE owner = ? AND session = ?", (session.owner, session.session)
+            )
             return gone
 
         return self._writing(write)

@@ -473,8 +473,10 @@ def test_a_journal_that_is_deleted_is_gone_and_begins_anew(journal: Journal) -> 
     journal.search(KEY, "message")
     journal.prune(KEY, 4)
     journal.append(drafts(2, session=OTHER))
+    journal.connect(Connection("c1", KEY.owner, KEY.session, "claude", "1.0", "stdio", AT, AT))
 
     assert journal.delete(KEY) == 10
+    assert journal.connections(KEY.owner) == []
     assert journal.figures(KEY) == JournalFigures(0, 0, None, None, None)
     assert journal.append(drafts(1))[0].seq == 1
     assert texts(journal.search(KEY, "message")) == ["message 0"]

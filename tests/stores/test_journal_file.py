@@ -319,3 +319,45 @@ def test_a_query_is_made_of_quoted_strings_alone() -> None:
 def test_a_phrase_is_found_where_its_words_stand_in_a_row() -> None:
     assert contains("see test_login.py there", ["test_login.py"])
     assert not contains("login test py", ["test_login.py"])
+
+
+FULL = """
+import resource, sys
+from mcp_tasks.clock import Clock
+from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.models import Draft, SessionKey
+from mcp_tasks.stores.journal_file import JournalFile
+
+def draft(text): return Draft(SessionKey("ada", "work"), "user", text, 1)
+def allow(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+journal = JournalFile(sys.argv[1], Clock())
+journal.append([draft("before")])
+allow(1)
+try:
+    journal.append([draft("refused")])
+except StoreUnavailable as error:
+    print(error.message)
+journal.note(draft("noted"))
+journal.flush()
+print(journal.problems())
+print([message.text for message in journal.search(SessionKey("ada", "work"), "before")])
+allow(resource.RLIM_INFINITY)
+journal.append([draft("after")])
+journal.flush()
+print(sorted(message.text for message in journal.read(SessionKey("ada", "work"))))
+journal.close()
+"""
+
+
+def test_a_full_disk_refuses_messages_and_loses_none_that_were_noted(tmp_path: Path) -> None:
+    place = tmp_path / "s"
+    place.mkdir(mode=0o700)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(place)], capture_output=True, text=True, check=False, timeout=60
+    )
+    refused, problems, found, read = done.stdout.splitlines()
+
+    assert "writing to the database failed" in refused
+    assert "cannot be written" in problems
+    assert found == "['before']"
+    assert read == "['after', 'before', 'noted']"

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import mcp_types as types
+import pytest
+from mcp import Client
+
+from mcp_tasks.app import open_service
+from mcp_tasks.server.tools import SESSION_META_KEY, build_server
+from mcp_tasks.settings import Settings
+from tests.server.fakes import VIEW, FakeService, FakeSettings
+
+pytestmark = pytest.mark.anyio
+
+SECRET = "ghp_" + "x9Y8" * 9
+
+
+async def test_each_call_is_noted_with_who_called_and_what_came_of_it() -> None:
+    service = FakeService()
+    async with Client(build_server(service.as_service(), FakeSettings())) as session:
+        await session.call_tool("poll_task", {"task_id": "abc", "session": "work"})
+        await session.call_tool("poll_task", {"task": "abc"})
+    (caller, call), (_, refused) = service.noted
+
+    assert (caller.session, caller.named) == ("work", True)
+    assert (call.tool, call.arguments) == ("poll_task", {"task_id": "abc", "session": "work"})
+    assert call.answer["task_id"] == VIEW["task_id"]
+    assert call.duration_ms >= 0
+    assert refused.answer["code"] == "invalid_argument"
+
+
+async def test_a_call_that_names_no_session_in_order_is_noted_nowhere() -> None:
+    service = FakeService()
+    async with Client(build_server(service.as_service(), FakeSettings())) as session:
+        meta = types.RequestParamsMeta(**{SESSION_META_KEY: "not a name"})  # type: ignore[typeddict-unknown-key]
+        await session.call_tool("list_tasks", {}, meta=meta)
+        await session.call_tool("list_tasks", {"session": "not a name"})
+        await session.call_tool("list_tasks", {"session": 5})
+
+    assert [caller.session for caller, _ in service.noted] == ["default"]
+
+
+async def test_a_call_that_was_withdrawn_is_noted_as_that() -> None:
+    service = FakeService(waits=True)
+    async with Client(build_server(service.as_service(), FakeSettings())) as session:
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.call_tool, "poll_task", {"task_id": "abc"})
+            await service.waiting.wait()
+            group.cancel_scope.cancel()
+        with anyio.fail_after(10):
+            await service.cancelled.wait()
+
+    assert [call.answer["code"] for _, call in service.noted] == ["withdrawn"]
+
+
+async def test_the_journal_tells_of_calls_and_ends_and_of_no_secret(tmp_path: Path) -> None:
+    settings = Settings(dir=tmp_path / "state", tools="full")
+    async with (
+        open_service(settings) as service,
+        Client(build_server(service, settings)) as session,
+    ):
+
+        async def call(tool: str, **arguments: Any) -> dict[str, Any]:
+            result = await session.call_tool(tool, arguments)
+            assert result.structured_content is not None
+            return dict(result.structured_content)
+
+        await call("list_tasks", session="nowhere")
+        view = await call(
+            "run_command",
+            command=["cat"],
+            stdin=f"typed {SECRET}",
+            env={"API_TOKEN": SECRET, "PLAIN": "hidden value"},
+            wait_ms=20_000,
+        )
+        await call("add_message", text="a note to find")
+        await call("poll_task", task_id="0" * 36)
+        tools = await call("read_journal", role="tool", order="oldest")
+        found = await call("search_journal", text="note find")
+        exported = await call("export_session", format="json")
+
+    assert view["state"] == "completed"
+    noted = [entry["data"]["tool"] for entry in tools["messages"]]
+    assert noted == ["run_command", "add_message", "poll_task"]
+    run, _, poll = tools["messages"]
+    assert run["task_id"] == view["task_id"]
+    assert run["data"]["result"] == {"state": "completed", "outcome": "exited", "exit_code": 0} | {
+        name: run["data"]["result"][name] for name in ("wait_result",) if name in run["data"]["result"]
+    }
+    assert run["data"]["duration_ms"] >= 0
+    assert poll["data"]["error"]["code"] == "task_not_found"
+    assert [one["role"] for one in found["messages"]] == ["assistant"]
+    for hidden in (SECRET, "hidden value", "typed"):
+        assert hidden not in exported["text"]
+    for path in (tmp_path / "state").glob("journal.db*"):
+        assert SECRET.encode() not in path.read_bytes()
