@@ -303,6 +303,7 @@ class Admission:
         last = self._store.run_folder(task.key, task.begun)
         if not self._executor.lingers(last):
             self._executor.tidy(last)
+        self._parking.tell_steward()
         return withdrawn
 
     def awaited_in(self, session: SessionKey) -> frozenset[str]:

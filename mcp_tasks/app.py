@@ -16,7 +16,7 @@ from mcp_tasks.archives import SessionArchives
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import NotSupported, SessionNotFound
 from mcp_tasks.executors.local import LocalExecutor
-from mcp_tasks.handover import call_steward
+from mcp_tasks.handover import call_steward, ring
 from mcp_tasks.holding import Holding
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults
@@ -120,10 +120,11 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
     executor = LocalExecutor(sealer=sealer)
     reconciler = Reconciler(both, executor, clock)
     steward: Callable[[], None] = _nobody
+    bell: Callable[[], None] = _nobody
     if store.durable and not is_steward:
-        steward = functools.partial(call_steward, settings)
+        steward, bell = functools.partial(call_steward, settings), functools.partial(ring, settings.dir)
     limits = Limits(settings.max_running, settings.queue_limit, settings.min_free_bytes)
-    parking = Parking(both, executor, limits, steward)
+    parking = Parking(both, executor, limits, call_steward=steward, ring=bell)
     holding = Holding(both, reconciler, clock)
     admission = Admission(both, executor, clock, limits=limits, parking=parking, holding=holding)
     presenter = Presenter(

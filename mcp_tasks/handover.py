@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mcp_tasks.settings import Settings
 
-__all__ = ["call_steward", "open_bell", "open_lock", "silence", "take_lock"]
+__all__ = ["call_steward", "open_bell", "open_lock", "ring", "silence", "take_lock"]
 
 _LOCK = "steward.lock"
 _BELL = "steward.bell"
@@ -43,7 +43,7 @@ def call_steward(settings: Settings) -> None:
     lock = open_lock(settings.dir)
     try:
         if not take_lock(lock):
-            _ring(settings.dir)
+            ring(settings.dir)
             return
         subprocess.run(
             [sys.executable, "-c", _START, _ROOT, str(lock)],
@@ -123,7 +123,8 @@ def silence(bell: int) -> None:
             pass
 
 
-def _ring(folder: Path) -> None:
+def ring(folder: Path) -> None:
+    """Tell the steward of a state directory to look again, if there is one."""
     try:
         bell = os.open(folder / _BELL, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

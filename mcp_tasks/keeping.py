@@ -16,7 +16,7 @@ from mcp_tasks.admission import Admission, Turn
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import TaskNotFound, TasksError
 from mcp_tasks.models import Pending, Running, Task, TaskKey
-from mcp_tasks.parking import Parking, needs_somebody
+from mcp_tasks.parking import Parking, needs_somebody, retriable
 from mcp_tasks.ports import Executor, Store
 from mcp_tasks.reconcile import Reconciler
 
@@ -91,6 +91,8 @@ class Keeping:
             try:
                 if not await anyio.to_thread.run_sync(needs_somebody, self._store):
                     return
+                for task in await anyio.to_thread.run_sync(retriable, self._store):
+                    self.keep(task)
             except TasksError as error:
                 log.warning("nobody can tell whether something is left to be started: %s", error)
             await turned.wait()
@@ -185,6 +187,8 @@ class Keeping:
                     self.keep(task)
             if found:
                 self.queue_changed()
+            else:
+                self._has_turned()
             with anyio.move_on_after(_SWEEP_S):
                 await self._look.wait()
             self._look = anyio.Event()
@@ -222,9 +226,12 @@ class Keeping:
             log.exception("pending tasks could not be started")
         for task in (*turn.started, *turn.watched):
             self.keep(task)
+        self._has_turned()
+        return turn
+
+    def _has_turned(self) -> None:
         self._turned.set()
         self._turned = anyio.Event()
-        return turn
 
     async def _has_place(self) -> bool:
         try:

@@ -13,10 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_tasks.errors import LimitReached, StoreUnavailable, TaskNotFound, TasksError
-from mcp_tasks.models import Plan, Task, TaskKey
+from mcp_tasks.models import Plan, Running, Task, TaskKey
 from mcp_tasks.ports import Executor, Launch, Store
 
-__all__ = ["CannotWait", "Limits", "Parking", "forget_next_run", "needs_somebody", "remove_empty"]
+__all__ = [
+    "CannotWait",
+    "Limits",
+    "Parking",
+    "forget_next_run",
+    "needs_somebody",
+    "remove_empty",
+    "retriable",
+]
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +53,23 @@ class Parking:
 
     Args:
         call_steward: Sees to it that waiting tasks are started even when no server lives.
+        ring: Tells who does that, if there is anybody, that there may be less to do.
     """
 
     def __init__(
-        self, store: Store, executor: Executor, limits: Limits, call_steward: Callable[[], None]
+        self,
+        store: Store,
+        executor: Executor,
+        limits: Limits,
+        *,
+        call_steward: Callable[[], None],
+        ring: Callable[[], None],
     ) -> None:
         self._store = store
         self._executor = executor
         self._limits = limits
         self._call_steward = call_steward
+        self._ring = ring
 
     def keep_waiting(self, task: Task, launch: Launch) -> None:
         """Register one task durably. Raises KeyConflict, LimitReached, CannotWait: nothing is left of it."""
@@ -121,6 +137,11 @@ class Parking:
             # The task is registered, and this server will start it. Only nobody stands in for the server.
             log.warning("no steward could be started: %s", error)
 
+    def tell_steward(self) -> None:
+        """Something does not wait any more, so there may be no need of a steward."""
+        with suppress(OSError):
+            self._ring()
+
     def _leave_room(self, more: int) -> None:
         waiting = len(self._store.pending()) + len(self._store.held())
         if waiting + more <= self._limits.pending:
@@ -147,14 +168,18 @@ def forget_next_run(store: Store, executor: Executor, task: Task) -> None:
 
 def needs_somebody(store: Store) -> bool:
     """Whether anything waits to be started, or will when a run of it fails. Raises StoreUnavailable."""
-    if store.pending() or store.held():
-        return True
+    return bool(store.pending() or store.held() or retriable(store))
+
+
+def retriable(store: Store) -> list[Task]:
+    """The tasks that run and are run again if they fail. Raises StoreUnavailable."""
+    found: list[Task] = []
     for key in store.unfinished():
         with suppress(TasksError):
             task = store.load(key)
-            if task.run <= task.spec.retries:
-                return True
-    return False
+            if isinstance(task.state, Running) and task.run <= task.spec.retries:
+                found.append(task)
+    return found
 
 
 def remove_empty(folder: Path) -> None:

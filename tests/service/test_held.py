@@ -203,7 +203,7 @@ async def test_what_waits_goes_on_when_no_server_lives(tmp_path: Path, options: 
     async with open_agent(tmp_path / "state") as agent:
         first = await agent.start(command, **options)
         second = await agent.start(f"touch {tmp_path}/followed", after=(first,))
-    await eventually(lambda: _exists(tmp_path / "followed"), "the one that waits for it has run")
+    await eventually(lambda: _exists(tmp_path / "followed"), "the one that waits for it has run", 30)
     async with open_agent(tmp_path / "state") as agent:
         assert (await agent.ended(first))["state"] == "completed"
         assert (await agent.ended(second))["state"] == "completed"

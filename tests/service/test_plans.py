@@ -187,7 +187,7 @@ async def test_a_plan_goes_on_when_no_server_lives(tmp_path: Path) -> None:
             return len((tmp_path / "order").read_text().split()) == 4
         return False
 
-    await eventually(over, "every step has run")
+    await eventually(over, "every step has run", 30)
     async with open_agent(tmp_path / "state") as agent:
         assert (await progress(agent, view["plan_id"], LONG_MS))["state"] == "completed"
     assert (tmp_path / "order").read_text().split() == ["0", "1", "2", "3"]
