@@ -174,8 +174,7 @@ class Leftovers:
             return
         try:
             task = self._load(TaskKey(whose, name, task_id))
-            # The launch of a later run is that of a task about to wait again.
-            if task.is_final and int(run) <= task.run:
+            if task.is_final:  # of a further run as well, which will not come
                 os.unlink(f"{path}/{_LAUNCH}")
         except (TaskNotFound, FileNotFoundError):
             return
