@@ -40,11 +40,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Known:
-    """What was read of one file: its inode, how far, how many lines, and what they say."""
+    """What was read of one file.
+
+    Attributes:
+        inode: Which file it was.
+        read: How many bytes of it.
+        lines: How many of ours.
+        is_damaged: Whether there were others.
+    """
 
     inode: int = 0
     read: int = 0
     lines: int = 0
+    is_damaged: bool = False
     states: dict[str, StateName] = field(default_factory=dict)
     tally: Counter[StateName] = field(default_factory=Counter)
 
@@ -95,7 +103,7 @@ class Finals:
             _log.info("the end of a task could not be written into the index: %s", error)
 
     def compact(self, session: SessionKey, there: Sequence[str]) -> None:
-        """Write the file anew where most of its lines are of tasks that are gone.
+        """Write the file anew where it is damaged, or most of its lines are of tasks that are gone.
 
         Args:
             session: Whose file.
@@ -103,7 +111,9 @@ class Finals:
         """
         with self._guard:
             known = self._known.get(session)
-            if known is None or known.lines - len(there) <= max(len(there), _FEW_DEAD):
+            if known is None:
+                return
+            if not known.is_damaged and known.lines - len(there) <= max(len(there), _FEW_DEAD):
                 return
             live = {task_id: known.states[task_id] for task_id in there if task_id in known.states}
             self._kept += len(live) - len(known.states)
@@ -129,14 +139,14 @@ class Finals:
         try:
             descriptor = os.open(path, _READ)
         except OSError:
-            known.inode, known.read, known.lines = 0, 0, 0
+            known.inode, known.read, known.lines, known.is_damaged = 0, 0, 0, False
             return
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 return
             if found.st_ino != known.inode or found.st_size < known.read:
-                known.inode, known.read, known.lines = found.st_ino, 0, 0
+                known.inode, known.read, known.lines, known.is_damaged = found.st_ino, 0, 0, False
             new = _read_from(descriptor, known.read, found.st_size)
         except OSError as error:
             _log.warning("the index of a session cannot be read: %s", error)
@@ -148,7 +158,7 @@ class Finals:
         if not _LINES.fullmatch(new):
             _log.warning("the index of a session is damaged in places, what is missing is read again")
             new = b"".join(line + b"\n" for line in new.split(b"\n") if _LINE.fullmatch(line))
-            known.lines += _FEW_DEAD + len(known.states)  # to be written anew
+            known.is_damaged = True
         known.lines += len(new) // _WIDTH
         lines = new.decode("ascii").splitlines()
         read = {line[:36]: _NAMES[line[36]] for line in lines}

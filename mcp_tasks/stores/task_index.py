@@ -87,7 +87,7 @@ class TaskIndex:
         counted = Counter(tally)
         if len(known) + len(unknown) > len(listing.ids):
             counted.subtract(known[task_id] for task_id in set(known).difference(listing.ids))
-            self._finals.compact(session, listing.ids)
+        self._finals.compact(session, listing.ids)
         counted.update(self._recorded(session, unknown).values())
         counts = {state: number for state, number in counted.items() if number}
         if counts.keys() <= FINAL_STATES and sum(counts.values()) == len(listing.ids):

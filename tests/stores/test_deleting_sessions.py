@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from mcp_tasks.errors import SessionNotFound, StoreUnavailable, TaskNotFinished,
 from mcp_tasks.models import Plan, PlanKey, Session, Task
 from mcp_tasks.stores import session_removal
 from mcp_tasks.stores.json_files import JsonFileStore
-from tests.stores.faulty_os import fail, faulty
+from tests.stores.faulty_os import fail, faulty, sync_nothing
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running
 from tests.stores.test_json_damage import record_of
 
@@ -32,6 +33,13 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(root: Path) -> JsonFileStore:
     return JsonFileStore(root)
+
+
+@pytest.fixture(autouse=True)
+def _no_power_is_cut() -> Iterator[None]:
+    take_back = sync_nothing()
+    yield
+    take_back()
 
 
 def _over(store: JsonFileStore, *, key: str | None = None) -> Task:

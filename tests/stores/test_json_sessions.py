@@ -19,7 +19,7 @@ from mcp_tasks.errors import (
     StoreUnavailable,
 )
 from mcp_tasks.models import Plan, PlanKey, Session, SessionKey
-from mcp_tasks.stores import session_files
+from mcp_tasks.stores import durable, session_files
 from mcp_tasks.stores.json_files import JsonFileStore
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running
 from tests.stores.test_json_damage import record_of
@@ -143,7 +143,7 @@ def test_a_broken_session_is_told_even_where_nothing_can_be_written(
     def full(path: str, data: bytes) -> bool:
         raise StoreUnavailable("writing a record failed: ENOSPC")
 
-    monkeypatch.setattr(session_files.durable, "create_exclusively", full)
+    monkeypatch.setattr(durable, "create_exclusively", full)
     assert store.load_session(SESSION) == Session(SESSION, task.created_at)
     assert "ENOSPC" in store.problems()[-1]
 
