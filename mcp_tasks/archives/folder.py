@@ -166,7 +166,7 @@ class SessionArchives:
                     log.warning("an archive that was left half done stays so for now: %s", error)
             for owner in self._owners(None):
                 for name in os.listdir(self._folder / owner):
-                    if name.startswith(".") and name.endswith(".part"):
+                    if name.startswith(".") and name.endswith((".part", ".tmp")):
                         os.unlink(self._folder / owner / name)
         return done
 
@@ -230,13 +230,15 @@ class SessionArchives:
         return packed
 
     def _remove_session(self, session: Session, snapshot: Snapshot, messages: int) -> None:
-        """Remove what is archived. Raises TaskNotFinished where there is more by now."""
+        """Remove what is archived. Raises TaskNotFinished where there is more by now, SessionNotFound."""
         key = session.key
+        # First of all: a session that is gone has no tasks either, and that is no sign of use.
+        record = self._store.load_session(key)
         tasks = {(task.key.task_id, task.revision) for task in self._store.tasks(key)}
         figures = self._journal.figures(key)
         if (
             tasks != snapshot
-            or self._store.load_session(key) != session
+            or record != session
             or figures.live + figures.folded != messages
             or sum(self._store.counts(key).values()) != len(snapshot)
         ):

@@ -1,8 +1,8 @@
 """A whole session as one compressed file: records, plans, output, journal.
 
 Members of the tar, in this order: `session.json`, `plans/<id>.json`, `tasks/<id>.json` each followed by its
-`runs/<id>.<n>/<file>`, `journal.jsonl`. Records are as `mcp_tasks.codec` writes them. A text that is
-sealed in the journal is sealed here.
+`runs/<id>.<n>/<file>`, `journal.jsonl`, `connections.json`. Records are as `mcp_tasks.codec` writes
+them. A text that is sealed in the journal is sealed here.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from pydantic import TypeAdapter
 
 from mcp_tasks.codec import encode_plan, encode_session, encode_task
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.models import Message, Session, Task
+from mcp_tasks.models import Connection, Message, Session, Task
 from mcp_tasks.ports import Archive, Journal, Sealer, Store
 from mcp_tasks.transfer.files import run_files
 
-__all__ = ["Snapshot", "pack", "sealed_line", "unsealed_message"]
+__all__ = ["CONNECTIONS", "Snapshot", "pack", "sealed_line", "unsealed_message"]
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _LEVEL = 6
 _IN_MEMORY = 4 << 20
+_MOST_CONNECTIONS = 1_000
 _messages: TypeAdapter[Message] = TypeAdapter(Message)
+CONNECTIONS: TypeAdapter[list[Connection]] = TypeAdapter(list[Connection])
+"""How the connections of a session are written, newest first."""
 
 Snapshot: TypeAlias = frozenset[tuple[str, int]]
 """Ids and revisions of the tasks that an archive holds."""
@@ -87,6 +90,8 @@ def pack(
             for size in _add_runs(tar, store, task):
                 files, output_bytes = files + 1, output_bytes + size
         messages = _add_journal(tar, journal, session, sealer)
+        known = journal.connections(session.key.owner, session.key.session, limit=_MOST_CONNECTIONS)
+        _add(tar, "connections.json", CONNECTIONS.dump_json(known), archive.archived_at)
     label = replace(
         archive,
         tasks=len(tasks),

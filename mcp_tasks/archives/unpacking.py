@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import IO
 
-from mcp_tasks.archives.packing import Snapshot, unsealed_message
+from mcp_tasks.archives.packing import CONNECTIONS, Snapshot, unsealed_message
 from mcp_tasks.codec import BrokenRecord, decode_plan, decode_session, decode_task
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Message, Plan, PlanKey, Session, SessionKey, Task, TaskKey
@@ -96,6 +96,9 @@ class Unpacker:
             self._session = self._store.open_session(replace(decode_session(_small(entry, data)), key=into))
         elif entry.name == "journal.jsonl":
             self._messages = self._journal.restore(into, self._journalled(data))
+        elif entry.name == "connections.json":
+            for connection in reversed(CONNECTIONS.validate_json(_small(entry, data))):
+                self._journal.connect(replace(connection, session=into.session))
         elif (output := _OUTPUT.fullmatch(entry.name)) is not None:
             key = TaskKey(into.owner, into.session, output[1])
             folder = os.fspath(self._store.make_run_folder(key, int(output[2])))

@@ -154,11 +154,13 @@ class _Repair:
             yield from self._journal(session.key)
 
     def _is_aside(self, label: str) -> bool:
-        return self._records_lost or any(name.endswith(f"~{label}.json") for name in self._aside)
+        return self._records_lost or any(
+            name.endswith((f"~{label}.json", f"-{label}.json")) for name in self._aside
+        )
 
     def _record(self, session: Session) -> Iterator[str]:
         store, name = self._target.store, session.key.session
-        if not self._is_aside(f"{session_folder(name)}~session") and not self._records_lost:
+        if not self._is_aside(f"{session_folder(name)}~session"):
             return
         try:
             there = store.load_session(session.key)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.archives import SessionArchives, folder, unpacking
+from mcp_tasks.archives import SessionArchives, folder, packing, unpacking
 from mcp_tasks.archives.labels import read_label
 from mcp_tasks.errors import (
     InvalidArgument,
@@ -25,6 +25,7 @@ from mcp_tasks.errors import (
 from mcp_tasks.models import Draft, SessionKey, Task, TaskKey
 from mcp_tasks.stores.locks import ProcessLock
 from mcp_tasks.transfer import Place
+from tests.archives.rig import archives_of
 from tests.stores.journals import Scrambler
 from tests.stores.records import OWNER, finished
 from tests.transfer.filled import (
@@ -56,19 +57,6 @@ class Rig:
 
     def files(self) -> list[str]:
         return sorted(path.name for path in (self.place.root / "archive").rglob("*") if path.is_file())
-
-
-def archives_of(
-    place: Place, *, left_alive: bool = False, sealer: Scrambler | None = None
-) -> SessionArchives:
-    return SessionArchives(
-        place.root,
-        place.store,
-        place.journal,
-        settle=place.store.load,
-        left_alive=lambda _task: left_alive,
-        sealer=sealer or Scrambler(),
-    )
 
 
 @pytest.fixture(params=KINDS)
@@ -196,10 +184,10 @@ def test_a_task_that_is_cleared_in_this_moment_is_no_obstacle(rig: Rig) -> None:
 def test_a_session_that_is_used_meanwhile_stays_and_its_archive_goes(
     what: str, rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = folder.pack
+    real = packing.pack
 
     def slow(*args: object, **kwargs: object) -> object:
-        packed = real(*args, **kwargs)  # type: ignore[arg-type]
+        packed = real(*args, **kwargs)  # type: ignore[arg-type]  # whatever it is called with
         match what:
             case "task":
                 add_finished(rig.place, "work")
@@ -263,7 +251,7 @@ def test_a_damaged_archive_is_named_and_left(damage: str, json_rig: Rig) -> None
             label.write_text("{")
         case "newer":
             label.write_text(text.replace('"version": 1', '"version": 2'))
-        case "other":
+        case _:
             label.write_text(text.replace('"work"', '"other"'))
     left = rig.files()
 

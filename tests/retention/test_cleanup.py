@@ -18,7 +18,7 @@ from mcp_tasks.retention.schedule import DAY_MS, Moments, when_due
 from mcp_tasks.stores.audit_file import AuditFile
 from mcp_tasks.stores.locks import ProcessLock
 from mcp_tasks.transfer import Place
-from tests.archives.test_archives import archives_of
+from tests.archives.rig import archives_of
 from tests.stores.records import OWNER, pending
 from tests.transfer.filled import AT, EMPTY, KINDS, PLAY, WORK, add_pending, add_running, fill, open_at
 

@@ -179,7 +179,7 @@ def test_a_damaged_backup_is_named_and_restores_nothing(damage: str, place: Plac
             manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 9'))
         case "path":
             manifest.write_text(manifest.read_text().replace('"store.json"', '"../store.json"'))
-        case "shape":
+        case _:
             manifest.write_text(json.dumps({"version": 1, "files": []}))
     with pytest.raises(StoreUnavailable):
         restore_backup(find_backup(backup.path.parent, backup.name), tmp_path / "new", replace=False, at=AT)

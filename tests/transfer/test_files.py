@@ -35,10 +35,10 @@ def test_it_is_so_on_file_systems_that_can_neither_share_blocks_nor_tell_holes(
         raise OSError(errno.EINVAL, "not here")
 
     real = os.pwrite
-    monkeypatch.setattr(files.os, "lseek", refuse)
-    monkeypatch.setattr(files.os, "copy_file_range", refuse)
+    monkeypatch.setattr(os, "lseek", refuse)
+    monkeypatch.setattr(os, "copy_file_range", refuse)
     monkeypatch.setattr(files, "_CLONE", refuse)
-    monkeypatch.setattr(files.os, "pwrite", lambda fd, data, at: real(fd, data[:70_000], at))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, data[:70_000], at))
     data = os.urandom(3_000_001)
 
     assert copied(tmp_path, data) == data
@@ -61,7 +61,7 @@ def test_a_copy_that_fails_leaves_nothing(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(files, "_CLONE", fail)
-    monkeypatch.setattr(files.os, "copy_file_range", fail)
+    monkeypatch.setattr(os, "copy_file_range", fail)
     (tmp_path / "source").write_bytes(b"data")
     with pytest.raises(OSError, match=os.strerror(number)):
         files.copy_file(str(tmp_path / "source"), str(tmp_path / "target"))
@@ -73,7 +73,7 @@ def test_a_file_that_is_cut_shorter_meanwhile_is_copied_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "source").write_bytes(b"data")
-    monkeypatch.setattr(files.os, "copy_file_range", lambda *_: 0)
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
 
     assert files.copy_file(str(tmp_path / "source"), str(tmp_path / "target")) == 4
     assert (tmp_path / "target").read_bytes() == b"\0\0\0\0"
