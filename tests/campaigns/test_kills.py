@@ -52,16 +52,18 @@ class _Campaign:
             self.acknowledged[number] = view["task_id"]
 
 
-async def test_kills_at_random_moments_lose_nothing_and_run_nothing_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["json", "sqlite"])
+async def test_kills_at_random_moments_lose_nothing_and_run_nothing_twice(tmp_path: Path, store: str) -> None:
     tasks, kills = short_or_full((60, 6), (1_000, 200))
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
     chance = random.Random(seed)
     campaign = _Campaign(Ledger(tmp_path / "ledger"))
     state = tmp_path / "state"
+    options = ("--max-running", "6", "--store", store)
     for life in range(kills):
         campaign.todo += range(life * tasks // kills, (life + 1) * tasks // kills)
-        async with server(state, "--max-running", "6") as connection:
+        async with server(state, *options) as connection:
             answered = anyio.Event()
             async with anyio.create_task_group() as group:
                 for _ in range(_AT_ONCE):
@@ -71,10 +73,10 @@ async def test_kills_at_random_moments_lose_nothing_and_run_nothing_twice(tmp_pa
                 await end(connection, KILLS[life % len(KILLS)])
                 group.cancel_scope.cancel()
     while campaign.todo:
-        async with server(state, "--max-running", "6") as connection:
+        async with server(state, *options) as connection:
             await campaign.work(connection, anyio.Event())
     assert len(campaign.acknowledged) == tasks
-    async with server(state, "--max-running", "6") as connection:
+    async with server(state, *options) as connection:
         for number, task_id in campaign.acknowledged.items():
             await check(connection, campaign.ledger.work(number), task_id)
         listed = await connection.call("list_tasks", limit=1_000)

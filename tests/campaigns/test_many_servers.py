@@ -30,11 +30,14 @@ def counted(folder: Path, number: int, pause: float = 0.02) -> str:
         echo done {number}"""
 
 
-async def test_the_limit_holds_for_the_store_and_each_task_runs_exactly_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["json", "sqlite"])
+async def test_the_limit_holds_for_the_store_and_each_task_runs_exactly_once(
+    tmp_path: Path, store: str
+) -> None:
     servers, tasks = short_or_full((3, 120), (4, 2_000))
     work = tmp_path / "work"
     work.mkdir()
-    limits = ("--max-running", "3", "--queue-limit", "10000")
+    limits = ("--max-running", "3", "--queue-limit", "10000", "--store", store)
     ids: dict[int, str] = {}
     todo = list(range(tasks))
 

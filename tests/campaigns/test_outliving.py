@@ -14,17 +14,20 @@ from tests.waiting import eventually
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("how", KILLS)
+@pytest.mark.parametrize(
+    ("how", "store"),
+    [*((how, "json") for how in KILLS), *((how, "sqlite") for how in short_or_full(KILLS[:1], KILLS))],
+)
 @pytest.mark.parametrize("count", short_or_full([30], [1, 30, 300]))
 async def test_what_runs_when_its_server_ends_is_found_with_every_byte(
-    tmp_path: Path, how: str, count: int
+    tmp_path: Path, how: str, store: str, count: int
 ) -> None:
     gate = tmp_path / "gate"
     command = (
         f"echo first $N; until [ -e {gate} ]; do sleep 0.3; done; echo ran >> {tmp_path}/runs; echo second $N"
     )
     state = tmp_path / "state"
-    limit = ("--max-running", str(count))
+    limit = ("--max-running", str(count), "--store", store)
     async with server(state, *limit) as connection:
         ids = [
             (await connection.call("run_command", command=command, env={"N": str(n)}, wait_ms=0))["task_id"]

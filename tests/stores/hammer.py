@@ -1,7 +1,8 @@
 """One of several processes that write to the same store at once.
 
-`python -m tests.stores.hammer FOLDER TASK_ID THREADS ROUNDS` waits for a line on stdin, prints what
-it did as JSON. `python -m tests.stores.hammer hold FOLDER admission|session` holds a lock for ever.
+`python -m tests.stores.hammer ADAPTER FOLDER TASK_ID THREADS ROUNDS` says `ready`, waits for a line on
+stdin, and prints what it did as JSON; so does `claim ADAPTER FOLDER THREADS`, which takes pending tasks.
+`hold ADAPTER FOLDER admission|session` holds a lock for ever.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from mcp_tasks.errors import KeyConflict, RevisionConflict
 from mcp_tasks.models import TaskKey
+from mcp_tasks.ports import Store
 from mcp_tasks.stores.json_files import JsonFileStore
-from tests.stores.records import OWNER, SESSION, finished, pending, relabelled
+from mcp_tasks.stores.sqlite import SqliteStore
+from tests.stores.adapters import LASTING
+from tests.stores.records import OWNER, SESSION, finished, pending, relabelled, started
 
 
-def hammer(root: Path, task_id: str, threads: int, rounds: int) -> dict[str, object]:
-    store = JsonFileStore(root)
+def hammer(adapter: str, root: Path, task_id: str, threads: int, rounds: int) -> dict[str, object]:
+    store = LASTING[adapter](root)
     counter = TaskKey(OWNER, "default", task_id)
     created: list[str] = []
     won: list[str] = []
@@ -53,19 +58,62 @@ def hammer(root: Path, task_id: str, threads: int, rounds: int) -> dict[str, obj
     return {"counted": total, "created": created, "won": won, "problems": store.problems()}
 
 
-def hold(root: Path, which: str) -> None:
-    store = JsonFileStore(root)
-    with store.admission() if which == "admission" else store._sessions.lock(SESSION):
+def claim(adapter: str, root: Path, threads: int) -> dict[str, object]:
+    """Take pending tasks until there are none, and end those that were taken."""
+    store = LASTING[adapter](root)
+
+    def work(thread: int) -> list[str]:
+        taken: list[str] = []
+        while waiting := store.pending():
+            with suppress(RevisionConflict):
+                seen = store.load(waiting[(thread * 7) % len(waiting)])
+                if seen.state_name != "pending":
+                    continue
+                mine = store.replace(started(seen))
+                taken.append(mine.key.task_id)
+                store.replace(finished(mine))
+        return taken
+
+    with ThreadPoolExecutor(threads) as pool:
+        taken = [task_id for ids in pool.map(work, range(threads)) for task_id in ids]
+    return {"taken": taken, "problems": store.problems()}
+
+
+def hold(adapter: str, root: Path, which: str) -> None:
+    store = LASTING[adapter](root)
+    with store.admission() if which == "admission" else writing(store):
         sys.stdout.write("held\n")
         sys.stdout.flush()
         sys.stdin.read()
 
 
+def writing(store: Store) -> AbstractContextManager[object]:
+    """What every writer of the session holds."""
+    match store:
+        case JsonFileStore():
+            return store._sessions.lock(SESSION)
+        case SqliteStore():
+            return store._database.transaction()
+        case _:
+            raise TypeError(store)
+
+
+def wait_for_the_others() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "hold":
-        hold(Path(sys.argv[2]), sys.argv[3])
+        hold(sys.argv[2], Path(sys.argv[3]), sys.argv[4])
+    elif sys.argv[1] == "claim":
+        wait_for_the_others()
+        sys.stdout.write(json.dumps(claim(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))))
     else:
-        sys.stdin.readline()
+        wait_for_the_others()
         sys.stdout.write(
-            json.dumps(hammer(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+            json.dumps(
+                hammer(sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+            )
         )

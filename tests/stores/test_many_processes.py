@@ -1,20 +1,24 @@
-"""Several processes on one store of JSON files."""
+"""Several processes on one store."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mcp_tasks.codec import decode_task
 from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.ports import Store
 from mcp_tasks.stores import locks
-from mcp_tasks.stores.json_files import JsonFileStore
-from tests.stores.records import SESSION, running
+from tests.stores.adapters import LASTING
+from tests.stores.records import SESSION, pending, running
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -29,13 +33,37 @@ def _start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_four_processes_of_four_threads_lose_no_update_and_leave_no_invalid_file(tmp_path: Path) -> None:
+def _all_at_once(crowd: list[subprocess.Popen[str]]) -> list[Any]:
+    for one in crowd:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in crowd:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    return [json.loads(one.communicate(timeout=600)[0]) for one in crowd]
+
+
+@pytest.fixture(params=list(LASTING))
+def adapter(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store(adapter: str, tmp_path: Path) -> Iterator[Store]:
+    opened = LASTING[adapter](tmp_path / "state")
+    yield opened
+    opened.close()
+
+
+def test_four_processes_of_four_threads_lose_no_update_and_leave_no_invalid_file(
+    adapter: str, store: Store, tmp_path: Path
+) -> None:
     root = tmp_path / "state"
-    store = JsonFileStore(root)
     task = running()
     store.create(task)
-    crowd = [_start(str(root), task.key.task_id, "4", "12") for _ in range(4)]
-    answers = [json.loads(one.communicate("go\n", timeout=60)[0]) for one in crowd]
+    crowd = [_start(adapter, str(root), task.key.task_id, "4", "12") for _ in range(4)]
+    answers = _all_at_once(crowd)
     assert [one.returncode for one in crowd] == [0] * 4
 
     last = store.load(task.key)
@@ -55,15 +83,40 @@ def test_four_processes_of_four_threads_lose_no_update_and_leave_no_invalid_file
         decode_task(record.read_bytes())
     assert not list(root.rglob("*.tmp"))
     assert not list((root / "quarantine").iterdir())
+    assert list(store.verify()) == []
+    assert store.problems() == [problem for answer in answers for problem in answer["problems"]] == []
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+def test_of_four_processes_of_eight_threads_each_task_is_taken_by_one(
+    adapter: str, store: Store, tmp_path: Path
+) -> None:
+    ids = []
+    for number in range(2_000 if os.environ.get("MCP_TASKS_CAMPAIGN") == "full" else 200):
+        task = pending(f"session-{number % 5}", key=f"key-{number}")
+        store.create(task)
+        ids.append(task.key.task_id)
+    crowd = [_start("claim", adapter, str(tmp_path / "state"), "8") for _ in range(4)]
+    answers = _all_at_once(crowd)
+    assert [one.returncode for one in crowd] == [0] * 4
+    assert sorted(task_id for answer in answers for task_id in answer["taken"]) == ids
+    assert sum(bool(answer["taken"]) for answer in answers) > 1
+    for session in store.sessions():
+        assert {(task.state_name, task.revision) for task in store.tasks(session.key)} == {("completed", 2)}
+        assert store.counts(session.key) == {"completed": len(ids) // 5}
+    assert (store.pending(), store.unfinished(), store.count_tasks()) == ([], [], len(ids))
+    assert list(store.verify()) == []
     assert store.problems() == [problem for answer in answers for problem in answer["problems"]] == []
 
 
 @pytest.mark.parametrize("which", ["admission", "session"])
-def test_a_lock_whose_holder_was_killed_is_free_at_once(tmp_path: Path, which: str) -> None:
-    store = JsonFileStore(tmp_path / "state")
+def test_a_lock_whose_holder_was_killed_is_free_at_once(
+    adapter: str, store: Store, tmp_path: Path, which: str
+) -> None:
     task = running()
     store.create(task)
-    holder = _start("hold", str(tmp_path / "state"), which)
+    holder = _start("hold", adapter, str(tmp_path / "state"), which)
     assert holder.stdout is not None
     assert holder.stdin is not None
     with holder, holder.stdout, holder.stdin:
@@ -82,7 +135,7 @@ def test_a_lock_whose_holder_was_killed_is_free_at_once(tmp_path: Path, which: s
         waiting.start()
         assert not entered.wait(0.05)
         holder.kill()
-        assert entered.wait(2)
+        assert entered.wait(5)
         waiting.join()
 
 
@@ -109,12 +162,13 @@ def test_a_lock_that_others_keep_is_given_up_with_a_clear_error(
     assert answers == ["the store has been locked by others for 0.05 s"] * 2 + ["held"]
 
 
-def test_reading_while_others_clear_ends_in_not_found_and_nothing_else(tmp_path: Path) -> None:
-    store = JsonFileStore(tmp_path / "state")
+def test_reading_while_others_clear_ends_in_not_found_and_nothing_else(
+    adapter: str, store: Store, tmp_path: Path
+) -> None:
     tasks = [running() for _ in range(60)]
     for task in tasks:
         store.create(task)
-    reader = JsonFileStore(tmp_path / "state")
+    reader = LASTING[adapter](tmp_path / "state")
 
     def clear() -> None:
         for task in tasks:
@@ -128,3 +182,4 @@ def test_reading_while_others_clear_ends_in_not_found_and_nothing_else(tmp_path:
     clearing.join()
     assert list(reader.tasks(SESSION)) == []
     assert reader.problems() == []
+    reader.close()
