@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from mcp_tasks.projects.discovery import discover, is_fresh
+from mcp_tasks.projects.folders import is_fresh
 from mcp_tasks.projects.looks import Kept, Looks, dump
 from mcp_tasks.projects.project import Project
 
@@ -52,6 +52,9 @@ class ProjectCache:
         ttl_ms: For how long a look is taken for true at most, since not everything can be checked.
         most_entries: Folders that are remembered.
         most_bytes: Of memory that they take, about.
+
+    Attributes:
+        changes: Counts up whenever something else is remembered, so that `folders` may be different.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class ProjectCache:
         self._entries: OrderedDict[str, tuple[Kept, int]] = OrderedDict()
         self._bytes = 0
         self._counts = dict.fromkeys(_COUNTED, 0)
+        self.changes = 0
         self._guard = threading.Lock()
         self._turns: dict[str, tuple[threading.Lock, int]] = {}
 
@@ -88,6 +92,8 @@ class ProjectCache:
             if known is not None and not refresh and self._is_valid(known):
                 kept, cached = known, True
             else:
+                from mcp_tasks.projects.discovery import discover  # costs start-up time
+
                 now = self._now_ms()
                 kept, cached = Kept(discover(cwd), now), False
                 if known is not None:
@@ -188,6 +194,7 @@ class ProjectCache:
         with self._guard:
             entry = self._entries.pop(cwd, None)
             self._bytes -= entry[1] if entry is not None else 0
+            self.changes += entry is None or entry[0].project is not kept.project
             self._entries[cwd] = kept, size or (entry[1] if entry is not None else 0)
             self._bytes += self._entries[cwd][1]
             while self._entries and (
@@ -203,6 +210,7 @@ class ProjectCache:
         with self._guard:
             entry = self._entries.pop(cwd, None)
             if entry is not None:
+                self.changes += 1
                 self._bytes -= entry[1]
                 self._counts[why] += 1
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-from mcp_tasks.projects.folders import Folder, Look, shown, stamp_of
+from mcp_tasks.projects.folders import Folder, Look, shown
 from mcp_tasks.projects.languages import count_files
 from mcp_tasks.projects.manifests import findings, is_manifest
 from mcp_tasks.projects.project import Declared, Project
 from mcp_tasks.projects.tables import Kind
 from mcp_tasks.projects.vcs import find_root, read_vcs
 
-__all__ = ["discover", "is_fresh"]
+__all__ = ["discover"]
 
 SECONDS = 1.0
 """How long one look takes at most."""
@@ -53,11 +53,6 @@ def discover(cwd: str, seconds: float = SECONDS) -> Project:
         problems=tuple(look.problems),
         stamps=tuple(sorted(look.stamps.items())[:_MOST_STAMPS]),
     )
-
-
-def is_fresh(project: Project) -> bool:
-    """Whether all that was looked at is as it was; cheap."""
-    return all(stamp_of(path) == stamp for path, stamp in project.stamps)
 
 
 def _declared_root(here: Folder) -> Folder:

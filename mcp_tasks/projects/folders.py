@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from mcp_tasks.projects.project import Stamp
+from mcp_tasks.projects.project import Project, Stamp
 
-__all__ = ["Folder", "Look", "shown", "stamp_of"]
+__all__ = ["Folder", "Look", "is_fresh", "shown", "stamp_of"]
 
 _LARGEST = 1 << 20
 _MOST_NAMES = 5_000
@@ -170,6 +170,11 @@ def stamp_of(path: str) -> Stamp:
         # A folder's size changes only with what is in it, as its times do.
         return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
     return None
+
+
+def is_fresh(project: Project) -> bool:
+    """Whether all that was looked at is as it was; cheap."""
+    return all(stamp_of(path) == stamp for path, stamp in project.stamps)
 
 
 def shown(path: str) -> str:

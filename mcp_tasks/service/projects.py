@@ -49,6 +49,7 @@ class Projects:
         # Threads of its own: a file system that hangs must not keep calls for tasks waiting.
         self._threads = anyio.CapacityLimiter(_THREADS)
         self._watching = Watching()
+        self._followed = 0
         self._expected, self._coming = anyio.create_memory_object_stream[str](_WAITING)
 
     async def project_context(self, caller: Caller, request: ProjectContext) -> View:
@@ -99,7 +100,9 @@ class Projects:
         result = await anyio.to_thread.run_sync(
             functools.partial(function, *args), limiter=self._threads, abandon_on_cancel=True
         )
-        self._watching.follow(self._cache.folders())
+        if self._followed != self._cache.changes:
+            self._followed = self._cache.changes
+            self._watching.follow(self._cache.folders())
         return result
 
     def _context(self, caller: Caller, request: ProjectContext) -> View:

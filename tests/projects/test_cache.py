@@ -10,7 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_tasks.projects import Looks, Project, ProjectCache, Watching, changes, discover, watch
+from mcp_tasks.projects import Looks, Project, ProjectCache, Watching, changes, watch
+from mcp_tasks.projects.discovery import discover
 from mcp_tasks.projects.project import Declared, Language, Vcs
 from mcp_tasks.projects.watching import _follow
 from tests.projects.folders import OTHER, git, put

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.projects import Declared, Project, discover
+from mcp_tasks.projects import Declared, Project
+from mcp_tasks.projects.discovery import discover
 from tests.projects.folders import git, put
 
 POETRY = '[tool.poetry]\nname = "x"\n[tool.poetry.group.dev.dependencies]\npytest = "*"\n[build-system]\n'

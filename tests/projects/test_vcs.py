@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.projects import Project, Vcs, discover
+from mcp_tasks.projects import Project, Vcs
+from mcp_tasks.projects.discovery import discover
 from mcp_tasks.projects.vcs import without_user
 from tests.projects.folders import COMMIT, OTHER, git, put
 

@@ -168,7 +168,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
         release.wait(20)
         raise OSError("the network is gone")
 
-    monkeypatch.setattr("mcp_tasks.projects.cache.discover", wait)
+    monkeypatch.setattr("mcp_tasks.projects.discovery.discover", wait)
     yield release
     release.set()
 
