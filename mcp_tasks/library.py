@@ -23,12 +23,16 @@ from mcp_tasks.models import DEFAULT_SESSION
 from mcp_tasks.requests import (
     CancelTask,
     ClearTask,
+    EndSession,
     GetResult,
+    ListSessions,
     ListTasks,
     PollTask,
     RunCommand,
     SearchOutput,
     SendInput,
+    SessionInfo,
+    UpdateSession,
     WaitTasks,
 )
 from mcp_tasks.service import Caller, Service, View
@@ -104,6 +108,22 @@ class Tasks:
     async def search(self, pattern: str, **options: Any) -> View:
         """Find lines in the output: `search_output`."""
         return await self._service.search_output(self._caller, SearchOutput(pattern=pattern, **options))
+
+    async def info(self) -> View:
+        """Everything about the session: `session_info`."""
+        return await self._service.session_info(self._caller, SessionInfo())
+
+    async def update(self, **options: Any) -> View:
+        """Change the session, or make it: `update_session`."""
+        return await self._service.update_session(self._caller, UpdateSession(**options))
+
+    async def sessions(self, **options: Any) -> View:
+        """List the sessions: `list_sessions`."""
+        return await self._service.list_sessions(self._caller, ListSessions(**options))
+
+    async def end(self, **options: Any) -> View:
+        """Close the session: `end_session`."""
+        return await self._service.end_session(self._caller, EndSession(**options))
 
 
 @asynccontextmanager

@@ -59,6 +59,15 @@ async def test_input_is_typed_and_a_task_is_cancelled(tasks: Tasks) -> None:
     assert (await tasks.cancel(task["task_id"]))["state"] == "cancelled"
 
 
+async def test_a_session_has_a_workspace_and_an_end(tasks: Tasks, tmp_path: Path) -> None:
+    await tasks.update(cwd=str(tmp_path), title="work")
+    done = await tasks.run("pwd", wait_ms=20_000)
+    assert done["stdout"] == f"{tmp_path}\n"
+    assert (await tasks.info())["title"] == "work"
+    assert [session["session"] for session in (await tasks.sessions())["sessions"]] == ["lib"]
+    assert (await tasks.end())["state"] == "closed"
+
+
 async def test_errors_are_those_of_the_tools(tasks: Tasks) -> None:
     with pytest.raises(TasksError) as refused:
         await tasks.poll("0" * 36)

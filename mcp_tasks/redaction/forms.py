@@ -21,7 +21,8 @@ def _token() -> re.Pattern[str]:
     # lookbehind in front keep a text of near misses from being read again and again.
     return re.compile(
         r"""(?<![\w-])(?:
-          gh[opsur]_\w{20,}+ | github_pat_\w{20,}+               # GitHub
+          mcptasks_share_[\w-]++(?:\.[\w-]*+)?                  # our own, see service.access
+        | gh[opsur]_\w{20,}+ | github_pat_\w{20,}+               # GitHub
         | gl(?:pat|ptt|dt|rt|cbt|soat|agent|oas|ft|imt|ffct)-[\w.-]{16,}+   # GitLab
         | sk-(?:ant|proj|svcacct|admin|or)-[\w-]{10,}+           # Anthropic, OpenAI, OpenRouter
         | sk-[A-Za-z0-9]{20,}+                                   # OpenAI and those who follow it

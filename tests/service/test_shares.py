@@ -148,6 +148,15 @@ async def test_no_token_is_kept_anywhere(agent: Agent, tmp_path: Path) -> None:
     assert secret.decode() not in repr(guest.caller)
 
 
+async def test_a_token_that_stands_in_a_command_is_not_repeated(agent: Agent) -> None:
+    guest, _ = await _shared(agent, "read")
+    token = guest.caller.share or ""
+    view = await agent.run(f"echo {token} > /dev/null", label="x")
+    records = str([await agent.result(view["task_id"]), await agent.info(), await agent.list()])
+    assert "[redacted]" in records
+    assert token.removeprefix(TOKEN_PREFIX)[:20] not in records
+
+
 def _altered(token: str, name: int, value: str) -> str:
     """The token with another owner, session or share in it."""
     named, _, secret = token.removeprefix(TOKEN_PREFIX).partition(".")
