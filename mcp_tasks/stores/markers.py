@@ -70,16 +70,17 @@ class Markers:
 
     def all(self) -> list[TaskKey]:
         """Every marked task, oldest first. Raises StoreUnavailable."""
+        return [key for name in self.names() if (key := self.key(name)) is not None]
+
+    def names(self) -> list[str]:
+        """The names of the marks, of the oldest task first. Raises StoreUnavailable."""
         try:
-            names = sorted(os.listdir(self._folder))
+            return sorted(os.listdir(self._folder))
         except OSError as error:
             raise durable.unavailable("reading the marks", error) from error
-        return [key for name in names if (key := self._key(name)) is not None]
 
-    def _path(self, key: TaskKey) -> str:
-        return f"{self._folder}/{marker_name(key)}"
-
-    def _key(self, name: str) -> TaskKey | None:
+    def key(self, name: str) -> TaskKey | None:
+        """The task that a name marks; None where it is no mark of ours."""
         task_id, _, rest = name.partition("~")
         owner_name, _, session_name = rest.partition("~")
         session = session_of_folder(session_name)
@@ -87,3 +88,6 @@ class Markers:
             return None
         owner = self._owner_of(owner_name, session_name)
         return None if owner is None else TaskKey(owner, session, task_id)
+
+    def _path(self, key: TaskKey) -> str:
+        return f"{self._folder}/{marker_name(key)}"

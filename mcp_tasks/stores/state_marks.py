@@ -50,6 +50,35 @@ class StandingReader(Protocol):
         ...
 
 
+class _Waiting:
+    """Lists marked tasks that wait, most of which were looked at a moment ago.
+
+    Where a thousand wait and one more comes, a look at each would make the thousandth dearer than the
+    tenth. A mark goes with the wait, so all that a look can find is what a killed process left: that
+    shows half a second later.
+    """
+
+    def __init__(self, markers: Markers, is_waiting: Callable[[TaskKey], bool]) -> None:
+        self._markers = markers
+        self._is_waiting = is_waiting
+        self._seen: dict[str, tuple[TaskKey, float]] = {}
+
+    def list(self) -> list[TaskKey]:
+        """Oldest first. Raises StoreUnavailable."""
+        before, seen = self._seen, {}
+        now = time.monotonic()
+        for name in self._markers.names():
+            known = before.get(name)
+            if known is None or now - known[1] >= _TRUSTED_SECONDS:
+                key = self._markers.key(name)
+                if key is None or not self._is_waiting(key):
+                    continue
+                known = (key, now)
+            seen[name] = known
+        self._seen = seen
+        return [key for key, _ in seen.values()]
+
+
 class StateMarks:
     """The marks of the unfinished, of the pending and of the held."""
 
@@ -77,7 +106,8 @@ class StateMarks:
         self._read = standing_of
         self._now = now
         self._seen: dict[TaskKey, tuple[Signature, Standing]] = {}
-        self._trusted: dict[TaskKey, float] = {}
+        self._pending_ones = _Waiting(self._pending, lambda key: self._is_in(key, self._pending, _PENDING))
+        self._held_ones = _Waiting(self._held, lambda key: self._is_in(key, self._held, _HELD))
         self._orphans: dict[TaskKey, float] = {}
 
     def unfinished(self) -> list[TaskKey]:
@@ -85,23 +115,12 @@ class StateMarks:
         return [key for key in self._active.all() if self._is_in(key, self._active, _UNFINISHED)]
 
     def pending(self) -> list[TaskKey]:
-        """Every task that is pending and waits for a place only, oldest first. Raises StoreUnavailable.
-
-        That a task still is may have been seen a moment ago. Where a thousand wait and one more comes,
-        a look at each of them would make the thousandth dearer than the tenth.
-        """
-        marked = self._pending.all()
-        now = time.monotonic()
-        trusted = {
-            key: seen for key in marked if now - (seen := self._trusted.get(key, -1e9)) < _TRUSTED_SECONDS
-        }
-        found = [key for key in marked if key in trusted or self._is_in(key, self._pending, _PENDING)]
-        self._trusted = {key: trusted.get(key, now) for key in found}
-        return found
+        """Every task that is pending and waits for a place only, oldest first. Raises StoreUnavailable."""
+        return self._pending_ones.list()
 
     def held(self) -> list[TaskKey]:
         """Every task that is pending and held, oldest first. Raises StoreUnavailable."""
-        return [key for key in self._held.all() if self._is_in(key, self._held, _HELD)]
+        return self._held_ones.list()
 
     def mark(self, task: Task) -> None:
         """Make the marks that a state needs, before it is written. Raises StoreUnavailable."""

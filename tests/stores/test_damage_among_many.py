@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from mcp_tasks.codec import encode_plan, encode_session, encode_task
 from mcp_tasks.models import Plan, PlanKey, Session, SessionKey, Task
 from mcp_tasks.settings import Settings
 from mcp_tasks.stores.json_files import JsonFileStore
+from tests.stores.faulty_os import sync_nothing
 from tests.stores.records import OWNER, finished, new_id, running
 
 SESSIONS = 100
@@ -116,14 +117,16 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("crowd") / "state"
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "state"
 
 
-@pytest.fixture(scope="module")
-def crowd(root: Path) -> Crowd:
-    return Crowd(root)
+@pytest.fixture
+def crowd(root: Path) -> Iterator[Crowd]:
+    take_back = sync_nothing()
+    yield Crowd(root)
+    take_back()
 
 
 def test_every_start_succeeds_and_every_good_record_is_readable(root: Path, crowd: Crowd) -> None:
@@ -152,6 +155,7 @@ def test_every_start_succeeds_and_every_good_record_is_readable(root: Path, crow
 
 
 def test_every_damaged_byte_is_kept_and_what_is_newer_stays_where_it_is(root: Path, crowd: Crowd) -> None:
+    list(JsonFileStore(root).verify())
     kept = {_digest(path) for path in (root / "quarantine").iterdir() if path.suffix != ".why"}
     for path in crowd.damaged:
         if path in crowd.newer:
@@ -160,7 +164,8 @@ def test_every_damaged_byte_is_kept_and_what_is_newer_stays_where_it_is(root: Pa
             assert crowd.bytes[path] in kept, path
 
 
-def test_every_damaged_file_is_named_in_doctor(root: Path, crowd: Crowd) -> None:
+def test_every_damaged_file_is_named_in_doctor_whoever_found_it(root: Path, crowd: Crowd) -> None:
+    JsonFileStore(root).sessions()
     findings = examine(Settings(dir=root))
     assert any(one.what == "records" and one.verdict == "wrong" for one in findings)
     told = "\n".join(one.found for one in findings)
@@ -172,9 +177,8 @@ def test_every_damaged_file_is_named_in_doctor(root: Path, crowd: Crowd) -> None
             assert f" {name}: " in f" {told}".replace("\n", " "), path
 
 
-def test_every_damaged_file_is_named_in_a_warning(tmp_path: Path) -> None:
-    crowd = Crowd(tmp_path / "state")
-    store = JsonFileStore(tmp_path / "state")
+def test_every_damaged_file_is_named_in_a_warning(root: Path, crowd: Crowd) -> None:
+    store = JsonFileStore(root)
     list(store.verify())
     warnings = "\n".join(store.problems())
     for path in crowd.damaged:
