@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_tasks.errors import InvalidArgument, NotSupported
+from mcp_tasks.errors import InvalidArgument, NotSupported, TaskNotFound
 
 if TYPE_CHECKING:
     from mcp_tasks.archives import SessionArchives
@@ -39,6 +39,12 @@ class Opened:
     def seen(self, task: Task) -> Task:
         """A task as it really is; nothing is written."""
         return self.reconciler.look_at(task).task
+
+    def settle(self) -> None:
+        """Write down what has ended by now, as a server does all the time."""
+        for key in self.place.store.unfinished():
+            with suppress(TaskNotFound):
+                self.reconciler.settle(key)
 
 
 def now_ms() -> int:

@@ -290,6 +290,7 @@ def cleanup(as_json: Json = False, directory: Dir = None, store: Store = None) -
         settings.archive_days, settings.journal_days, settings.retention_days, settings.cleanup_hour
     )
     with opened(settings) as here, waiting("cleaning up"):
+        here.settle()
         done = Cleanup(
             settings.dir,
             here.place.store,
