@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.cli import stores
+from mcp_tasks.cli import places
 from tests.cli.conftest import CommandLine
 
 
@@ -178,5 +178,5 @@ def test_backups_lie_beside_the_state_directory_unless_told_otherwise(tmp_path: 
     from mcp_tasks.settings import Settings
 
     settings = Settings(dir=tmp_path / "state")
-    assert stores.backups_folder(settings, None) == tmp_path / "mcp-tasks-backups"
-    assert stores.backups_folder(settings, Path("here")) == Path(os.getcwd(), "here")
+    assert places.backups_folder(settings, None) == tmp_path / "mcp-tasks-backups"
+    assert places.backups_folder(settings, Path("here")) == Path(os.getcwd(), "here")
