@@ -27,8 +27,10 @@ from mcp_tasks.requests import (
     GetResult,
     ListSessions,
     ListTasks,
+    PlanProgress,
     PollTask,
     RunCommand,
+    RunPlan,
     SearchOutput,
     SendInput,
     SessionInfo,
@@ -58,6 +60,14 @@ class Tasks:
         """Start a command: `run_command`."""
         given = command if isinstance(command, str) else tuple(command)
         return await self._service.run_command(self._caller, RunCommand(command=given, **options))
+
+    async def run_plan(self, commands: Sequence[Any], **options: Any) -> View:
+        """Start several commands, in order or as they depend on each other: `run_plan`."""
+        return await self._service.run_plan(self._caller, RunPlan(commands=tuple(commands), **options))
+
+    async def plan_progress(self, plan_id: str | None = None, **options: Any) -> View:
+        """How far a plan has come, by default the newest: `plan_progress`."""
+        return await self._service.plan_progress(self._caller, PlanProgress(plan_id=plan_id, **options))
 
     async def poll(self, task_id: str, **options: Any) -> View:
         """Look at a task: `poll_task`."""

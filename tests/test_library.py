@@ -112,3 +112,11 @@ def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
         *(f"step {n}" for n in range(1, 6)),
     ]
     assert sorted(run("plain_python.py").split()) == ["1", "2", "3", "completed", "completed", "completed"]
+
+
+async def test_a_plan_is_run_and_looked_at(tmp_path: Path) -> None:
+    async with open_tasks(tmp_path) as tasks:
+        plan = await tasks.run_plan(["true", {"command": "echo two", "name": "second"}], wait_ms=20_000)
+        assert plan["state"] == "completed"
+        assert (await tasks.plan_progress(plan["plan_id"]))["done"] == 2
+        assert (await tasks.list(label="second"))["tasks"][0]["state"] == "completed"
