@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
-from typing import TypeAlias
 
 from mcp_tasks.codec import NewerSchema
 from mcp_tasks.errors import StoreUnavailable
@@ -34,21 +33,23 @@ from mcp_tasks.stores.connections import (
     primary_code,
     refusal,
 )
+from mcp_tasks.stores.database_files import (
+    APPLICATION,
+    BESIDE,
+    LOGGED,
+    Migration,
+    Rows,
+    build,
+    migrate,
+    refuse_planted,
+    remove,
+)
 from mcp_tasks.stores.locks import ProcessLock
-from mcp_tasks.stores.salvage import copy_database, salvage
+from mcp_tasks.stores.salvage import copy_database
 
 __all__ = ["Connection", "Damaged", "Database", "MemoryDatabase", "Migration"]
 
-Migration: TypeAlias = Sequence[str]
-"""The statements that lift a database to the next version; a trigger is one statement."""
-
-_APPLICATION = 0x6D637074
-"""`PRAGMA application_id`: tells our databases from those of other programs."""
-
 _TURN_SECONDS = 30.0
-_LOGGED = "PRAGMA journal_mode = WAL"
-_BESIDE = ("-wal", "-shm", "-journal")
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Damaged(StoreUnavailable):
@@ -197,7 +198,7 @@ class Database:
 
     def _connected(self) -> Connection:
         """A new connection. Raises sqlite3.Error, StoreUnavailable."""
-        _refuse_planted(self._path, self._report)
+        refuse_planted(self._path, self._report)
         identity = self._identity()
         connection = connect(self._path)
         connection.identity = identity
@@ -246,7 +247,7 @@ class Database:
     def _lift(self, connection: Connection) -> None:
         """Bring a database up to date, all or nothing. Raises sqlite3.DatabaseError for a broken one."""
         version = _pragma(connection, "user_version")
-        if _pragma(connection, "application_id") != _APPLICATION:
+        if _pragma(connection, "application_id") != APPLICATION:
             raise durable.UnsafeFile(
                 f"{self._name} is the database of another program", "move it to another folder"
             )
@@ -255,13 +256,12 @@ class Database:
             raise NewerSchema(f"the database {self._name}", version, known)
         if version < known:
             with committed(connection):
-                _migrate(connection, self._migrations, version)
-        connection.execute(_LOGGED).fetchall()  # somebody may have switched it off by hand
+                migrate(connection, self._migrations, version)
+        connection.execute(LOGGED).fetchall()  # somebody may have switched it off by hand
 
     def _create(self) -> None:
         """Make an empty database under its name. The caller has the turn."""
-        folder = os.path.dirname(self._path)
-        place = self._build(None)
+        place = build(self._path, self._migrations)
         try:
             os.link(place, self._path, follow_symlinks=False)
         except FileExistsError:
@@ -269,35 +269,8 @@ class Database:
         except OSError as error:
             raise durable.unavailable("making the database", error) from error
         finally:
-            _remove(place)
-        durable.fsync_folder(folder)
-
-    def _build(self, source: str | None) -> str:
-        """A whole database under a name of its own, with what can be read of the one at `source`."""
-        folder = os.path.dirname(self._path)
-        with suppress(OSError):
-            for name in os.listdir(folder):  # of others that were killed while they had the turn
-                if name.startswith(f".{self._name}."):
-                    _remove(f"{folder}/{name}")
-        place = f"{folder}/.{self._name}.{secrets.token_hex(8)}.tmp"
-        try:
-            os.close(os.open(place, _CREATE, 0o600))
-            os.chmod(place, 0o600)  # whatever the umask says
-            with closing(connect(place)) as connection:
-                connection.execute(_LOGGED).fetchall()
-                with committed(connection):
-                    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                    _migrate(connection, self._migrations, 0)
-                    if source is not None:
-                        salvage(source, connection, self._tables, self._report)
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        except sqlite3.Error as error:
-            _remove(place)
-            raise refusal(error, "making the database") from error
-        except OSError as error:
-            _remove(place)
-            raise durable.unavailable("making the database", error) from error
-        return place
+            remove(place)
+        durable.fsync_folder(os.path.dirname(self._path))
 
     def _explained(self, error: sqlite3.Error, action: str, there: Identity | None) -> StoreUnavailable:
         """What is to be raised for an error; a broken database has been replaced by then."""
@@ -335,19 +308,20 @@ class Database:
         try:
             if self._tables:
                 copy_database(self._path, copy)  # SQLite changes what it reads
-            fresh = self._build(copy if self._tables else None)
+            rows = Rows(copy, self._tables, self._report) if self._tables else None
+            fresh = build(self._path, self._migrations, rows)
             # The broken file keeps its name until the new one has it: no moment without a database.
             os.link(self._path, aside, follow_symlinks=False)
-            for suffix in _BESIDE:
+            for suffix in BESIDE:
                 with suppress(FileNotFoundError):
                     os.rename(self._path + suffix, aside + suffix)
             os.replace(fresh, self._path)
         except OSError as error:
             raise durable.unavailable("setting a broken database aside", error) from error
         finally:
-            _remove(copy)
+            remove(copy)
             if fresh is not None:
-                _remove(fresh)
+                remove(fresh)
         durable.fsync_folder(os.path.dirname(self._path))
         self._report(f"{self._name} could not be read and was set aside as quarantine/{name}: {why}")
 
@@ -360,7 +334,7 @@ class MemoryDatabase:
         self._lock = threading.RLock()
         self._connection = connect(":memory:")
         with self.transaction() as connection:
-            _migrate(connection, migrations, 0)
+            migrate(connection, migrations, 0)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -385,40 +359,6 @@ class MemoryDatabase:
             close(self._connection)
 
 
-def _refuse_planted(path: str, report: durable.Report) -> None:
-    """SQLite follows links and opens what it finds, so it is looked at before. Raises UnsafeFile."""
-    for place in (path, *(path + suffix for suffix in _BESIDE)):
-        what = f"the file {os.path.basename(place)!r}"
-        try:
-            found = os.lstat(place)
-            if not stat.S_ISREG(found.st_mode):
-                raise durable.UnsafeFile(f"{what} is a link or no regular file", "remove it by hand")
-            if found.st_uid != os.geteuid():
-                raise durable.UnsafeFile(
-                    f"{what} belongs to another user", "run as its owner, or use another state directory"
-                )
-            if found.st_mode & 0o077:
-                os.chmod(place, 0o600)  # by name: see the head of this module
-                report(f"{what} was open to others (mode {stat.S_IMODE(found.st_mode):04o}); now 0600")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise durable.unavailable("opening the database", error) from error
-
-
-def _remove(path: str) -> None:
-    for suffix in ("", *_BESIDE):
-        with suppress(OSError):
-            os.unlink(path + suffix)
-
-
 def _pragma(connection: sqlite3.Connection, name: str) -> int:
     (value,) = connection.execute(f"PRAGMA {name}").fetchone()
     return int(value)
-
-
-def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration], version: int) -> None:
-    for migration in migrations[version:]:
-        for statement in migration:
-            connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(migrations)}")

@@ -12,6 +12,7 @@ import pytest
 
 from mcp_tasks.stores import (
     database,
+    database_files,
     durable,
     finals,
     json_files,
@@ -32,6 +33,7 @@ from mcp_tasks.stores import (
 
 MODULES = (
     database,
+    database_files,
     durable,
     finals,
     json_files,

@@ -119,7 +119,8 @@ class AnyHistory(RuleBasedStateMachine):
             with pytest.raises(TaskNotFound):
                 self.store.replace(finished(replace(running(), key=key)))
             return
-        new = relabelled(task, "new") if change is None else change(task)
+        # A final state never changes; see `lifecycle`.
+        new = relabelled(task, "new") if change is None or task.is_final else change(task)
         self.model[key] = self.store.replace(new)
         assert self.model[key] == replace(new, revision=task.revision + 1)
 
