@@ -14,11 +14,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from mcp_tasks.codec import NewerSchema, encode_plan, encode_session, encode_task
+from mcp_tasks.codec import NewerSchema, encode_session, encode_task
 from mcp_tasks.errors import (
     InvalidArgument,
     KeyConflict,
-    PlanNotFound,
     RevisionConflict,
     SessionNotFound,
     TaskNotFinished,
@@ -39,6 +38,7 @@ from mcp_tasks.stores.connections import Connection
 from mcp_tasks.stores.database import Database
 from mcp_tasks.stores.leftovers import Leftovers
 from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.plan_rows import PlanRows
 from mcp_tasks.stores.record_audit import audit
 from mcp_tasks.stores.record_rows import PLANS, SESSIONS, TASKS, RecordRows
 from mcp_tasks.stores.record_tables import MIGRATIONS, TABLES, OpenState, open_state
@@ -82,6 +82,7 @@ class SqliteStore:
         )
         self._rows = RecordRows(self._state, self._database)
         self._runs = RunRegistry(self._state, self._rows.select)
+        self._plans = PlanRows(self._rows)
         self._known: set[SessionKey] = set()
         try:
             self._adopt()
@@ -310,23 +311,7 @@ class SqliteStore:
 
     def create_plan(self, plan: Plan) -> None:
         """See `Store.create_plan`."""
-        key = plan.key
-        if not TASK_ID.fullmatch(key.plan_id):
-            raise InvalidArgument("the plan id must be 36 characters of 0-9 and a-z")
-        data = encode_plan(plan)
-
-        def write(connection: Connection) -> None:
-            if self._rows.stored(connection, SESSIONS, key.session_key) is None:
-                raise SessionNotFound(key.session)
-            try:
-                connection.execute(
-                    "INSERT INTO plans (owner, session, plan_id, data) VALUES (?, ?, ?, ?)",
-                    (*PLANS.address(key), data),
-                )
-            except sqlite3.IntegrityError:
-                raise RevisionConflict(f"there is a plan {key.plan_id} already", "make a new id") from None
-
-        self._rows.change(write)
+        self._plans.create(plan)
 
     def load_plan(self, key: PlanKey) -> Plan:
         """See `Store.load_plan`. Raises NewerSchema for a newer version's record."""
@@ -334,23 +319,11 @@ class SqliteStore:
 
     def plans(self, session: SessionKey) -> Iterator[Plan]:
         """See `Store.plans`."""
-        ids = self._rows.select(
-            "SELECT plan_id FROM plans WHERE owner = ? AND session = ? ORDER BY plan_id DESC",
-            *SESSIONS.address(session),
-        )
-        for (plan_id,) in ids:
-            try:
-                yield self.load_plan(PlanKey(session.owner, session.session, plan_id))
-            except (PlanNotFound, NewerSchema):
-                continue  # gone meanwhile, or reported
+        return self._plans.all(session)
 
     def delete_plan(self, key: PlanKey) -> None:
         """See `Store.delete_plan`."""
-        where = f"FROM plans WHERE {PLANS.where}"
-        if self._rows.select(f"SELECT 1 {where}", *PLANS.address(key)):
-            self._rows.change(
-                lambda connection: connection.execute(f"DELETE {where}", PLANS.address(key)).rowcount
-            )
+        self._plans.delete(key)
 
     def run_folder(self, key: TaskKey, run: int) -> Path:
         """See `Store.run_folder`. Raises TaskNotFound for names that cannot be."""
