@@ -1,8 +1,9 @@
 """Which tasks of a session are final and how they ended, derived: one line per task in `finals`.
 
-A final state never changes, so a line once written is right for as long as the task is there. Which
-tasks are there is told by the names of the records and by nothing else; a task without a line is read,
-and gets one. So the file may be missing, cut off or behind at any time. It is not synced.
+A final state hardly ever changes, so a line once written is right for as long as the task is there; one
+that is to change is taken back first. Which tasks are there is told by the names of the records and by
+nothing else; a task without a line is read, and gets one. So the file may be missing, cut off or behind
+at any time. It is not synced.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ __all__ = ["Finals"]
 # No two of these letters are one flipped bit apart.
 _LETTERS: Mapping[StateName, str] = {"completed": "c", "failed": "f", "cancelled": "x", "lost": "l"}
 _NAMES: Mapping[str, StateName] = {letter: name for name, letter in _LETTERS.items()}
+_WITHDRAWN = "o"
 _WIDTH = 38
-_LINE = re.compile(rb"[0-9a-z]{36}[cfxl]")
-_LINES = re.compile(rb"(?:[0-9a-z]{36}[cfxl]\n)*+")
+_LINE = re.compile(rb"[0-9a-z]{36}[cfxlo]")
+_LINES = re.compile(rb"(?:[0-9a-z]{36}[cfxlo]\n)*+")
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_KEPT = 250_000
@@ -55,6 +57,15 @@ class _Known:
     is_damaged: bool = False
     states: dict[str, StateName] = field(default_factory=dict)
     tally: Counter[StateName] = field(default_factory=Counter)
+
+    def take(self, lines: list[str]) -> None:
+        """Learn what lines say; of two about the same task the later one is right."""
+        said = {line[:36]: line[36] for line in lines}
+        for task_id in said.keys() & self.states.keys():
+            self.tally[self.states.pop(task_id)] -= 1
+        new = {task_id: _NAMES[letter] for task_id, letter in said.items() if letter != _WITHDRAWN}
+        self.tally.update(new.values())
+        self.states.update(new)
 
 
 class Finals:
@@ -88,19 +99,27 @@ class Finals:
 
     def add(self, session: SessionKey, tasks: Iterable[Task]) -> None:
         """Write down the states of tasks whose final records are on the disk. Never fails."""
-        lines = "".join(
-            f"{task.key.task_id}{_LETTERS[task.state_name]}\n" for task in tasks if task.is_final
-        ).encode()
+        lines = [f"{task.key.task_id}{_LETTERS[task.state_name]}\n" for task in tasks if task.is_final]
         if not lines:
             return
         try:
-            descriptor = os.open(f"{self._sessions.path(session)}/finals", _APPEND, 0o600)
-            try:
-                os.write(descriptor, lines)
-            finally:
-                os.close(descriptor)
+            self._append(session, "".join(lines))
         except OSError as error:
             _log.info("the end of a task could not be written into the index: %s", error)
+
+    def withdraw(self, session: SessionKey, task_id: str) -> None:
+        """Take back what is written of a task, before its record says otherwise. Raises StoreUnavailable."""
+        try:
+            self._append(session, f"{task_id}{_WITHDRAWN}\n")
+        except OSError as error:
+            raise durable.unavailable("writing the index of a session", error) from error
+
+    def _append(self, session: SessionKey, lines: str) -> None:
+        descriptor = os.open(f"{self._sessions.path(session)}/finals", _APPEND, 0o600)
+        try:
+            os.write(descriptor, lines.encode())
+        finally:
+            os.close(descriptor)
 
     def compact(self, session: SessionKey, there: Sequence[str]) -> None:
         """Write the file anew where it is damaged, or most of its lines are of tasks that are gone.
@@ -160,11 +179,7 @@ class Finals:
             new = b"".join(line + b"\n" for line in new.split(b"\n") if _LINE.fullmatch(line))
             known.is_damaged = True
         known.lines += len(new) // _WIDTH
-        lines = new.decode("ascii").splitlines()
-        read = {line[:36]: _NAMES[line[36]] for line in lines}
-        added = read.keys() - known.states.keys()
-        known.tally.update(read.values() if len(added) == len(read) else [read[name] for name in added])
-        known.states.update(read)
+        known.take(new.decode("ascii").splitlines())
 
 
 def _read_from(descriptor: int, offset: int, size: int) -> bytes:

@@ -143,12 +143,16 @@ class JsonFileStore:
                     "read it again",
                 )
             moved = standing(new) != standing(stored)
+            changed = new.state_name != stored.state_name
             if moved:
                 self._marks.mark(new)
+            if changed and stored.is_final:
+                self._index.withdraw(key)
             durable.write_durably(path, data, previous=previous or encode_task(stored))
             self._records.cache.drop(key)
             if moved:
                 self._marks.unmark(new)
+            if changed:
                 self._index.add(new)
         return new
 

@@ -75,6 +75,10 @@ class TaskIndex:
         """Write down that a task is final, once its record is on the disk. Any other is ignored."""
         self._finals.add(task.key.session_key, [task])
 
+    def withdraw(self, key: TaskKey) -> None:
+        """Note that a final task is about to be in another state. Raises StoreUnavailable."""
+        self._finals.withdraw(key.session_key, key.task_id)
+
     def counts(self, session: SessionKey) -> Mapping[StateName, int]:
         """See `Store.counts`."""
         listing = self._listing(session)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.codec import decode_task, encode_task
+from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import (
     FINAL_STATES,
     Cancelled,
@@ -223,6 +224,24 @@ def test_a_task_that_waits_again_after_a_failure_is_pending_again(root: Path) ->
     assert store.counts(SESSION) == {"pending": 1}
     assert store.pending() == []
     assert store.held() == [task.key]
+
+
+def test_what_was_final_and_is_not_any_more_is_counted_as_what_it_is(root: Path) -> None:
+    store, other = JsonFileStore(root), JsonFileStore(root)
+    store.create(task := running())
+    over = store.replace(finished(task))
+    assert other.counts(SESSION) == {"completed": 1}
+    failed = store.replace(finished(over, Exited(3)))
+    assert other.counts(SESSION) == JsonFileStore(root).counts(SESSION) == {"failed": 1}
+    store.replace(started(failed))
+    assert store.states(SESSION, [task.key.task_id]) == {task.key.task_id: "running"}
+    assert other.counts(SESSION) == JsonFileStore(root).counts(SESSION) == {"running": 1}
+    (root / FINALS).unlink()
+    (root / FINALS).mkdir()
+    over = store.replace(finished(store.load(task.key)))
+    with pytest.raises(StoreUnavailable):
+        store.replace(started(over))
+    assert store.load(task.key) == over
 
 
 def test_a_quiet_session_is_counted_and_listed_from_memory(root: Path) -> None:
