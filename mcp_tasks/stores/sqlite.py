@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from mcp_tasks.codec import NewerSchema, encode_session, encode_task
+from mcp_tasks.codec import NewerSchema, encode_task
 from mcp_tasks.errors import (
     InvalidArgument,
     KeyConflict,
@@ -24,7 +24,6 @@ from mcp_tasks.errors import (
     TaskNotFound,
 )
 from mcp_tasks.models import (
-    SESSION_NAME,
     TASK_ID,
     Plan,
     PlanKey,
@@ -44,6 +43,7 @@ from mcp_tasks.stores.record_rows import PLANS, SESSIONS, TASKS, RecordRows
 from mcp_tasks.stores.record_tables import MIGRATIONS, TABLES, OpenState, open_state
 from mcp_tasks.stores.run_folders import make_run_folder, run_folder
 from mcp_tasks.stores.run_registry import RunRegistry
+from mcp_tasks.stores.session_rows import SessionRows, compare, refuse_name
 from mcp_tasks.stores.state_folder import StateFolder
 
 __all__ = ["SqliteStore"]
@@ -83,9 +83,9 @@ class SqliteStore:
         self._rows = RecordRows(self._state, self._database)
         self._runs = RunRegistry(self._state, self._rows.select)
         self._plans = PlanRows(self._rows)
-        self._known: set[SessionKey] = set()
+        self._sessions = SessionRows(self._rows)
         try:
-            self._adopt()
+            self._sessions.adopt(int(now() * 1000))
         except BaseException:
             self._database.close()
             raise
@@ -95,12 +95,12 @@ class SqliteStore:
         key = task.key
         if not TASK_ID.fullmatch(key.task_id):
             raise InvalidArgument("the task id must be 36 characters of 0-9 and a-z")
-        _refuse_name(key.session)
+        refuse_name(key.session)
         row = (*TASKS.address(key), task.revision, task.state_name, open_state(task), task.spec.key)
         data = encode_task(task)
 
         def write(connection: Connection) -> None:
-            self._register(connection, Session(key.session_key, task.created_at))
+            self._sessions.register(connection, Session(key.session_key, task.created_at))
             if task.spec.key is not None:
                 self._refuse_key(connection, key.session_key, task.spec.key)
             try:
@@ -113,7 +113,7 @@ class SqliteStore:
                 raise RevisionConflict(f"there is a task {key.task_id} already", "make a new id") from None
 
         self._rows.change(write)
-        self._known.add(key.session_key)
+        self._sessions.known.add(key.session_key)
 
     def load(self, key: TaskKey) -> Task:
         """See `Store.load`. Raises NewerSchema (a StoreUnavailable) for a newer version's record."""
@@ -140,7 +140,7 @@ class SqliteStore:
             stored = self._rows.stored(connection, TASKS, task.key)
             if stored is None:
                 return False
-            _compare(f"task {task.key.task_id}", stored.revision, task.revision)
+            compare(f"task {task.key.task_id}", stored.revision, task.revision)
             connection.execute(
                 "UPDATE tasks SET revision = ?, state = ?, open = ?, data = ?"
                 " WHERE owner = ? AND session = ? AND task_id = ?",
@@ -241,24 +241,11 @@ class SqliteStore:
 
     def sessions(self, owner: str | None = None) -> list[Session]:
         """See `Store.sessions`."""
-        rows = self._rows.select(
-            "SELECT owner, session FROM sessions WHERE owner = ?1 OR ?1 IS NULL ORDER BY owner, session",
-            owner,
-        )
-        found: list[Session] = []
-        for row in rows:
-            try:
-                found.append(self.load_session(SessionKey(*row)))
-            except (SessionNotFound, NewerSchema):
-                continue  # gone meanwhile, or reported
-        return found
+        return self._sessions.all(owner)
 
     def open_session(self, session: Session) -> Session:
         """See `Store.open_session`."""
-        _refuse_name(session.key.session)
-        stored = self._rows.change(lambda connection: self._register(connection, session))
-        self._known.add(session.key)
-        return stored or self.load_session(session.key)
+        return self._sessions.open(session)
 
     def load_session(self, key: SessionKey) -> Session:
         """See `Store.load_session`."""
@@ -266,21 +253,7 @@ class SqliteStore:
 
     def replace_session(self, session: Session) -> Session:
         """See `Store.replace_session`."""
-        new = dataclasses.replace(session, revision=session.revision + 1)
-        data = encode_session(new)
-
-        def write(connection: Connection) -> None:
-            stored = self._rows.stored(connection, SESSIONS, session.key)
-            if stored is None:
-                raise SessionNotFound(session.key.session)
-            _compare(f"session {session.key.session!r}", stored.revision, session.revision)
-            connection.execute(
-                "UPDATE sessions SET revision = ?, data = ? WHERE owner = ? AND session = ?",
-                (new.revision, data, *SESSIONS.address(session.key)),
-            )
-
-        self._rows.change(write)
-        return new
+        return self._sessions.replace(session)
 
     def delete_session(self, key: SessionKey) -> int:
         """See `Store.delete_session`. What is left of the files after a failure goes when swept."""
@@ -306,7 +279,7 @@ class SqliteStore:
                 raise SessionNotFound(key.session)
 
         self._rows.change(write)
-        self._known.discard(key)
+        self._sessions.known.discard(key)
         return self._runs.remove_all(key)
 
     def create_plan(self, plan: Plan) -> None:
@@ -378,21 +351,6 @@ class SqliteStore:
     def _is_there(self, key: TaskKey) -> bool:
         return bool(self._rows.select(f"SELECT 1 FROM tasks WHERE {TASKS.where}", *TASKS.address(key)))  # noqa: S608
 
-    def _register(self, connection: Connection, session: Session) -> Session | None:
-        """Make a session where there is none. Returns it as stored, None where it was not looked at."""
-        address = SESSIONS.address(session.key)
-        done = connection.execute(
-            "INSERT INTO sessions (owner, session, revision, created_at, data) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT (owner, session) DO NOTHING",
-            (*address, session.revision, session.created_at, encode_session(session)),
-        )
-        if done.rowcount:
-            return session
-        # Whether it can be read, and is no newer version's, is looked at once.
-        return (
-            self._rows.stored(connection, SESSIONS, session.key) if session.key not in self._known else None
-        )
-
     def _refuse_key(self, connection: Connection, session: SessionKey, key: str) -> None:
         query = "SELECT task_id FROM tasks WHERE owner = ? AND session = ? AND key = ?"
         row = connection.execute(query, (*SESSIONS.address(session), key)).fetchone()
@@ -404,25 +362,3 @@ class SqliteStore:
                 f"the key {key!r} belongs to task {holder.task_id}",
                 "a key is free again when its task is cleared",
             )
-
-    def _adopt(self) -> None:
-        """Give a session to tasks whose own was lost with a part of the database."""
-        missing = "SELECT DISTINCT owner, session FROM counts EXCEPT SELECT owner, session FROM sessions"
-        if any(self._rows.select(missing)):
-            at = int(self._now() * 1000)
-            for row in self._rows.select(missing):
-                key = SessionKey(*row)
-                if self.counts(key):
-                    self.open_session(Session(key, at))
-
-
-def _refuse_name(session: str) -> None:
-    if not SESSION_NAME.fullmatch(session):
-        raise InvalidArgument(f"{session!r} cannot be the name of a session", "1 to 128 of A-Z a-z 0-9 . _ -")
-
-
-def _compare(what: str, stored: int, given: int) -> None:
-    if stored != given:
-        raise RevisionConflict(
-            f"{what} was changed meanwhile: revision {stored}, not {given}", "read it again"
-        )
