@@ -40,10 +40,10 @@ _FIRST: Migration = (
         state TEXT NOT NULL,
         open TEXT,
         key TEXT,
-        data BLOB NOT NULL,
-        UNIQUE (owner, session, task_id)
+        data BLOB NOT NULL
     )
     """,
+    "CREATE UNIQUE INDEX tasks_by_id ON tasks (owner, session, task_id)",
     "CREATE INDEX open_tasks ON tasks (open, task_id, owner, session) WHERE open IS NOT NULL",
     "CREATE INDEX tasks_by_state ON tasks (owner, session, state, task_id)",
     "CREATE UNIQUE INDEX task_keys ON tasks (owner, session, key) WHERE key IS NOT NULL",

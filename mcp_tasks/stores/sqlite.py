@@ -229,7 +229,7 @@ class SqliteStore:
             ids = task_ids[begin : begin + _PAGE]
             places = ", ".join("?" * len(ids))
             query = f"""
-                SELECT task_id, state FROM tasks
+                SELECT task_id, state FROM tasks INDEXED BY tasks_by_id
                 WHERE owner = ? AND session = ? AND task_id IN ({places})
                 """  # noqa: S608 (question marks)
             found |= self._rows.select(query, *SESSIONS.address(session), *ids)

@@ -349,6 +349,18 @@ def test_no_listing_looks_at_more_than_an_index(root: Path, store: SqliteStore, 
     assert "TEMP B-TREE" not in str(plan) or "open IS NOT NULL" in query
 
 
+def test_the_states_of_some_tasks_cost_no_look_at_the_others(root: Path, store: SqliteStore) -> None:
+    seen: list[str] = []
+    with store._database.reading() as connection:
+        connection.set_trace_callback(seen.append)
+    store.states(SESSION, [new_id(), new_id()])
+    with store._database.reading() as connection:
+        connection.set_trace_callback(None)
+        (query,) = (one for one in seen if "task_id IN" in one)
+        plan = connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+    assert "(owner=? AND session=? AND task_id=?)" in plan[0][3]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_failing_at_any_write_it_changes_nothing_and_works_again(
