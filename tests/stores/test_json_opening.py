@@ -7,13 +7,14 @@ import os
 import shutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from mcp_tasks.codec import decode_task, encode_task
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
-from mcp_tasks.models import Task
+from mcp_tasks.models import Finished, SessionKey, Task, TaskKey
 from mcp_tasks.stores import mounts, state_folder, task_files
 from mcp_tasks.stores.json_files import JsonFileStore
 from mcp_tasks.stores.markers import marker_name
@@ -191,6 +192,51 @@ def test_a_directory_of_schema_1_is_lifted_so_that_an_older_program_refuses_it(t
     with pytest.raises(StoreUnavailable, match="sqlite"):
         JsonFileStore(root)
     assert json.loads((root / "store.json").read_bytes())["schema"] == 1
+
+
+def test_a_directory_of_schema_2_always_loads(tmp_path: Path) -> None:
+    """Written by a real server: a record of each kind of state, a changed session, a plan half done."""
+    shutil.copytree(FIXTURES / "schema2", tmp_path / "state")
+    store = JsonFileStore(tmp_path / "state")
+    mixed, default = store.sessions()
+    assert (mixed.key, default.key) == (SessionKey(OWNER, "Mixed.Case"), SESSION)
+    assert (default.title, default.revision, default.workspace.cwd) == ("A title", 1, "/")
+    assert default.workspace.preferences == {"colour": "green"}
+    assert default.workspace.env.keys() == {"NAME"}
+    assert [share.role for share in default.shares] == ["read"]
+    found = {task.spec.label: task.state_name for task in store.tasks(SESSION)}
+    assert found == {
+        "done": "completed",
+        "exit 3": "failed",
+        "crashed": "failed",
+        "too late": "failed",
+        "too much": "failed",
+        "not there": "failed",
+        "left behind": "failed",
+        "cancelled": "cancelled",
+        "lost": "lost",
+        "runs": "running",
+        "runs too": "running",
+        "waits": "pending",
+        "retried": "pending",
+        "later": "pending",
+    }
+    assert store.counts(SESSION) == Counter(found.values())
+    outcomes = {task.state.outcome.kind for task in store.tasks(SESSION) if isinstance(task.state, Finished)}
+    assert outcomes == {
+        *("exited", "signalled", "timed_out", "cancelled", "output_limit", "spawn_failed"),
+        *("dependency_failed", "lost"),
+    }
+    assert [store.load(key).spec.label for key in store.pending()] == ["waits"]
+    assert {store.load(key).spec.label for key in store.held()} == {"retried", "later", "third"}
+    [plan] = store.plans(mixed.key)
+    assert (plan.name, plan.on_failure) == ("a plan", "stop")
+    assert list(store.states(mixed.key, plan.tasks).values()) == ["completed", "running", "pending"]
+    assert all(store.load(TaskKey(OWNER, "Mixed.Case", each)).spec.plan for each in plan.tasks)
+    holder = store.find_key(SESSION, "a key")
+    assert holder is not None
+    assert holder.spec.label == "done"
+    assert [problem for problem in store.verify() if "open to others" not in problem] == []
 
 
 def test_marks_are_built_anew_after_the_machine_has_started_again(
