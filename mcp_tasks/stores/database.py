@@ -202,9 +202,12 @@ class Database:
         identity = self._identity()
         connection = connect(self._path)
         connection.identity = identity
-        if identity is None or identity != self._identity():
+        try:
+            if identity is None or identity != self._identity():
+                raise StoreUnavailable("the database was replaced while it was opened", "try again")
+        except BaseException:
             close(connection)
-            raise StoreUnavailable("the database was replaced while it was opened", "try again")
+            raise
         return connection
 
     def _open(self) -> None:
@@ -234,10 +237,13 @@ class Database:
         raise StoreUnavailable("the database is broken again and again", "see `doctor`")
 
     def _is_empty(self) -> bool:
-        with suppress(FileNotFoundError):
+        try:
             found = os.lstat(self._path)
-            return stat.S_ISREG(found.st_mode) and found.st_size == 0
-        return False
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise durable.unavailable("opening the database", error) from error
+        return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
     @staticmethod
     def _discard(connection: Connection | None) -> None:

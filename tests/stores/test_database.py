@@ -17,6 +17,7 @@ from mcp_tasks.codec import NewerSchema
 from mcp_tasks.errors import StoreBusy, StoreUnavailable
 from mcp_tasks.stores import connections
 from mcp_tasks.stores.database import Damaged, Database, MemoryDatabase
+from tests.stores import faulty_os
 from tests.stores.faulty_sqlite import fail, faulty_sqlite
 
 ONE = (
@@ -362,3 +363,33 @@ def test_one_in_memory_does_the_same_for_as_long_as_it_lives() -> None:
     assert names(database)[:2] == ["new", "a"]
     assert len(names(database)) == 162
     database.close()
+
+
+@pytest.mark.parametrize("number", [5, 28])
+@pytest.mark.parametrize("broken", [False, True])
+def test_failing_at_any_system_call_while_it_is_opened_it_loses_nothing(
+    opened: Open, tmp_path: Path, number: int, broken: bool
+) -> None:
+    at = 0
+    while True:
+        at += 1
+        for path in tmp_path.glob("a.db*"):
+            path.unlink()
+        if broken:
+            database = opened()
+            put(database, *(f"{row}{'x' * 200}" for row in range(200)))
+            database.close()
+            cut(tmp_path / "a.db")
+        with faulty_os.faulty(at, faulty_os.fail(number)) as faults, suppress(StoreUnavailable):
+            names(opened())
+        database = opened()
+        with suppress(Damaged):
+            names(database)
+        assert (len(names(database)) > 50) == broken, faults.hit
+        assert (
+            not [path for path in tmp_path.iterdir() if path.name.startswith(".")] or faults.hit == "unlink"
+        )
+        database.close()
+        if not faults.hit:
+            break
+    assert at > 5
