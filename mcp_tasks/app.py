@@ -32,18 +32,18 @@ from mcp_tasks.retention import Cleanup, Rules
 from mcp_tasks.sealing import open_sealer
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.service.access import Access
-from mcp_tasks.service.connections import Connections
-from mcp_tasks.service.entries import end_entry
 from mcp_tasks.service.errands import run_errands
-from mcp_tasks.service.session_ends import Expiry
-from mcp_tasks.service.session_records import SessionRecords
-from mcp_tasks.service.turns import Turns
-from mcp_tasks.service.workspaces import Workspaces
+from mcp_tasks.service.journal.entries import end_entry
+from mcp_tasks.service.sessions.connections import Connections
+from mcp_tasks.service.sessions.ends import Expiry
+from mcp_tasks.service.sessions.records import SessionRecords
+from mcp_tasks.service.sessions.turns import Turns
+from mcp_tasks.service.sessions.workspaces import Workspaces
 from mcp_tasks.settings import Settings
 from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
 from mcp_tasks.stores.fallback import FallbackStore
-from mcp_tasks.stores.finished import Room
-from mcp_tasks.stores.temporary import TemporaryStore, remove_stale_folders
+from mcp_tasks.stores.memory.finished import Room
+from mcp_tasks.stores.memory.temporary import TemporaryStore, remove_stale_folders
 from mcp_tasks.transfer import Place
 from mcp_tasks.waiting import Waiting
 
@@ -61,11 +61,11 @@ def open_store(settings: Settings) -> Store:
         case "memory":
             return TemporaryStore(_room(settings))
         case "json":
-            from mcp_tasks.stores.json_files import JsonFileStore
+            from mcp_tasks.stores.json.store import JsonFileStore
 
             return JsonFileStore(settings.dir)
         case "sqlite":
-            from mcp_tasks.stores.sqlite import SqliteStore
+            from mcp_tasks.stores.sqlite.store import SqliteStore
 
             return SqliteStore(settings.dir)
         case other:
@@ -84,7 +84,7 @@ def open_place(settings: Settings) -> Place:
         StoreUnavailable: It cannot be used.
         NotSupported: The memory store is its server's alone.
     """
-    from mcp_tasks.stores.journal_file import JournalFile
+    from mcp_tasks.stores.journal.file import JournalFile
 
     if settings.store == "memory":
         raise NotSupported(
@@ -225,7 +225,7 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
 
 def _open_journal(settings: Settings, store: Store, clock: Clock, sealer: Sealer) -> Journal:
     """The journal of all sessions; its file is opened with the first use."""
-    from mcp_tasks.stores import journal_file
+    from mcp_tasks.stores.journal import file as journal_file
 
     def rules_of(key: SessionKey) -> journal_file.Rules:
         try:

@@ -28,10 +28,10 @@ from mcp_tasks.errors import (
 )
 from mcp_tasks.models import SESSION_NAME, Session, SessionKey, Task, TaskKey
 from mcp_tasks.ports import Archive, Journal, Sealer, Store
-from mcp_tasks.stores import durable
-from mcp_tasks.stores.folder_names import owner_folder, owner_of_folder
-from mcp_tasks.stores.locks import ProcessLock
-from mcp_tasks.stores.removal import remove_tree
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.folder_names import owner_folder, owner_of_folder
+from mcp_tasks.stores.disk.locks import ProcessLock
+from mcp_tasks.stores.disk.removal import remove_tree
 from mcp_tasks.transfer.files import digest_of, open_to_read
 
 __all__ = ["SessionArchives"]

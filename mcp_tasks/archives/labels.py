@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeAlias
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import SESSION_NAME, SessionKey
 from mcp_tasks.ports import Archive
-from mcp_tasks.stores import durable
-from mcp_tasks.stores.folder_names import owner_folder, session_folder, session_of_folder
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.folder_names import owner_folder, session_folder, session_of_folder
 
 __all__ = ["PACKED", "Stage", "read_label", "session_and_moment", "stem_of", "write_label"]
 

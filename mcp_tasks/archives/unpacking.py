@@ -16,7 +16,7 @@ from mcp_tasks.codec import BrokenRecord, decode_plan, decode_session, decode_ta
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Message, Plan, PlanKey, Session, SessionKey, Task, TaskKey
 from mcp_tasks.ports import Archive, Journal, Sealer, Store
-from mcp_tasks.stores.durable import fsync_folder, unavailable
+from mcp_tasks.stores.disk.durable import fsync_folder, unavailable
 
 __all__ = ["Damaged", "Unpacker", "snapshot_of"]
 

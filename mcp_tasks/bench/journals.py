@@ -13,7 +13,7 @@ from mcp_tasks.bench.place import Place
 from mcp_tasks.bench.samples import Limit, Measure, Sample, Samples, in_turns
 from mcp_tasks.clock import Clock
 from mcp_tasks.models import Draft, SessionKey
-from mcp_tasks.stores.journal_file import JournalFile
+from mcp_tasks.stores.journal.file import JournalFile
 
 __all__ = ["measure_journal"]
 

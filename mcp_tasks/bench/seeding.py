@@ -22,7 +22,7 @@ from mcp_tasks.lifecycle import Claimed, Concluded, submitted, transition
 from mcp_tasks.models import Exited, Finished, SessionKey, Spec, Task, TaskKey
 from mcp_tasks.ports import Store
 from mcp_tasks.settings import user_name
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.json.store import JsonFileStore
 
 __all__ = ["CROWDED", "fill", "new_task", "run_one", "seed"]
 

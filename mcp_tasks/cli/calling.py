@@ -63,7 +63,8 @@ def call(place: Place, work: Callable[[Service, Caller], Awaitable[T]], *, start
     settings = settings_for(place)
     if settings.store == "memory":
         raise NotSupported(
-            "the memory store lives in its server alone", "use --store json or sqlite, here and for the server"
+            "the memory store lives in its server alone",
+            "use json or sqlite, here and for the server",
         )
 
     async def in_service() -> T:

@@ -247,7 +247,7 @@ def stats(as_json: Json = False, directory: Dir = None, store: Store = None) -> 
     """Count sessions and tasks by state, messages and bytes, and tell of cleanups and backups."""
     from mcp_tasks.clock import rfc3339
     from mcp_tasks.retention import read_record
-    from mcp_tasks.service.session_views import state_of
+    from mcp_tasks.service.sessions.views import state_of
     from mcp_tasks.transfer import all_backups, figures
 
     settings = settings_of(directory, store)

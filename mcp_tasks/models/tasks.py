@@ -256,7 +256,9 @@ class Task:
         match self.state:
             case (
                 Pending(run)
-                | Finished(outcome=Cancelled() | SpawnFailure() | DependencyFailed(), run=run, started_at=None)
+                | Finished(
+                    outcome=Cancelled() | SpawnFailure() | DependencyFailed(), run=run, started_at=None
+                )
             ) if run > 1:
                 return run - 1
             case _:

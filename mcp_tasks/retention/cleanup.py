@@ -17,7 +17,7 @@ from mcp_tasks.models import Session, SessionKey
 from mcp_tasks.ports import Archives, Audit, Journal, Store
 from mcp_tasks.retention.history import CleanupRecord, Counts, read_record, write_record
 from mcp_tasks.retention.schedule import DAY_MS, Moments, went_back, when_due
-from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.disk.locks import ProcessLock
 
 __all__ = ["Cleanup", "RecoverableArchives", "Rules"]
 

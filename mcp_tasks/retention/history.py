@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mcp_tasks.stores import durable
+from mcp_tasks.stores.disk import durable
 
 __all__ = ["CleanupRecord", "Counts", "read_record", "write_record"]
 

@@ -36,21 +36,21 @@ from mcp_tasks.requests import (
     WaitTasks,
 )
 from mcp_tasks.service.access import Caller, needed
-from mcp_tasks.service.connections import Attendance, Client
-from mcp_tasks.service.conversing import Conversing
 from mcp_tasks.service.desk import Desk, View
-from mcp_tasks.service.ending import Ending
-from mcp_tasks.service.entries import ToolCall
-from mcp_tasks.service.exporting import Exporting
-from mcp_tasks.service.importing import Importing
-from mcp_tasks.service.journaling import Journaling
-from mcp_tasks.service.planning import Planning
+from mcp_tasks.service.journal.entries import ToolCall
+from mcp_tasks.service.journal.exporting import Exporting
+from mcp_tasks.service.journal.importing import Importing
+from mcp_tasks.service.journal.journaling import Journaling
+from mcp_tasks.service.plans.planning import Planning
 from mcp_tasks.service.projects import Projects
-from mcp_tasks.service.reading import Reading
-from mcp_tasks.service.session_ends import SessionEnds
-from mcp_tasks.service.sessions import Sessions
-from mcp_tasks.service.several import Several
-from mcp_tasks.service.starting import Starting
+from mcp_tasks.service.sessions.connections import Attendance, Client
+from mcp_tasks.service.sessions.ends import SessionEnds
+from mcp_tasks.service.sessions.sessions import Sessions
+from mcp_tasks.service.tasks.conversing import Conversing
+from mcp_tasks.service.tasks.ending import Ending
+from mcp_tasks.service.tasks.reading import Reading
+from mcp_tasks.service.tasks.several import Several
+from mcp_tasks.service.tasks.starting import Starting
 
 __all__ = ["Attendance", "Caller", "Client", "Desk", "Service", "ToolCall", "View"]
 

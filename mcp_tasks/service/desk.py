@@ -28,10 +28,10 @@ from mcp_tasks.reconcile import Reconciler, Sight
 from mcp_tasks.redaction import redact_text
 from mcp_tasks.requests import PollTask, RunCommand, SendInput
 from mcp_tasks.service.access import Access, Caller
-from mcp_tasks.service.connections import Connections
-from mcp_tasks.service.session_records import SessionRecords
-from mcp_tasks.service.turns import Turns
-from mcp_tasks.service.workspaces import Workspaces
+from mcp_tasks.service.sessions.connections import Connections
+from mcp_tasks.service.sessions.records import SessionRecords
+from mcp_tasks.service.sessions.turns import Turns
+from mcp_tasks.service.sessions.workspaces import Workspaces
 from mcp_tasks.views import Wait
 from mcp_tasks.waiting import Condition, Waiting
 

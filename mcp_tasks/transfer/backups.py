@@ -15,9 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable
-from mcp_tasks.stores import durable
-from mcp_tasks.stores.locks import ProcessLock
-from mcp_tasks.stores.removal import remove_tree
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.locks import ProcessLock
+from mcp_tasks.stores.disk.removal import remove_tree
 from mcp_tasks.transfer.beside import copy_beside
 from mcp_tasks.transfer.manifest import MANIFEST, Manifest, read_manifest, take_manifest
 from mcp_tasks.transfer.places import OpenPlace, Place, refuse_nested

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.stores import durable
+from mcp_tasks.stores.disk import durable
 from mcp_tasks.transfer.files import Copied, copy_file, digest_of
 
 __all__ = ["ARCHIVES", "copy_beside"]

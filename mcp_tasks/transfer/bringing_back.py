@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TaskNotFinished
-from mcp_tasks.stores import durable
-from mcp_tasks.stores.removal import remove_tree
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.removal import remove_tree
 from mcp_tasks.transfer.backups import STATE, Backup
 from mcp_tasks.transfer.files import copy_file
 from mcp_tasks.transfer.manifest import Manifest, read_manifest

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from mcp_tasks.errors import PlanNotFound, SessionNotFound, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Finished, Lost, Plan, Session, SessionKey, Task
-from mcp_tasks.stores.durable import unavailable
-from mcp_tasks.stores.folder_names import session_folder
-from mcp_tasks.stores.removal import remove_tree
+from mcp_tasks.stores.disk.durable import unavailable
+from mcp_tasks.stores.disk.folder_names import session_folder
+from mcp_tasks.stores.disk.removal import remove_tree
 from mcp_tasks.transfer.backups import STATE, Backup
 from mcp_tasks.transfer.beside import ARCHIVES
 from mcp_tasks.transfer.bringing_back import check_backup, copy_state

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.stores.durable import fsync_folder, unavailable
+from mcp_tasks.stores.disk.durable import fsync_folder, unavailable
 
 try:
     import fcntl

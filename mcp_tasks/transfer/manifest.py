@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.stores import durable
+from mcp_tasks.stores.disk import durable
 from mcp_tasks.transfer.files import digest_of
 from mcp_tasks.transfer.sessions import Totals
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from mcp_tasks.errors import InvalidArgument, SessionNotFound, StoreUnavailable, TaskNotFinished
 from mcp_tasks.models import Session, SessionKey
-from mcp_tasks.stores import durable
-from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.transfer.beside import copy_beside
 from mcp_tasks.transfer.places import Place
 from mcp_tasks.transfer.sessions import Seen, Totals, Transfer

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from mcp_tasks.errors import InvalidArgument, NotSupported, StoreUnavailable
 from mcp_tasks.ports import Journal, Store
-from mcp_tasks.stores import durable
+from mcp_tasks.stores.disk import durable
 
 __all__ = ["OpenPlace", "Place", "adapter_of", "refuse_nested"]
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from mcp_tasks.errors import PlanNotFound, StoreUnavailable, TaskNotFinished, TaskNotFound
 from mcp_tasks.models import Plan, PlanKey, Session, SessionKey, Task
-from mcp_tasks.stores.durable import unavailable
+from mcp_tasks.stores.disk.durable import unavailable
 from mcp_tasks.transfer.files import Copied, copy_run, digest_of, run_files
 from mcp_tasks.transfer.places import Place
 from mcp_tasks.transfer.unfinished import as_copied

@@ -23,7 +23,7 @@ from mcp_tasks.errors import (
     TaskNotFound,
 )
 from mcp_tasks.models import Draft, SessionKey, Task, TaskKey
-from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.transfer import Place
 from tests.archives.rig import archives_of
 from tests.stores.journals import Scrambler

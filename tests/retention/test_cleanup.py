@@ -16,7 +16,7 @@ from mcp_tasks.retention import Cleanup, CleanupRecord, Rules, read_record
 from mcp_tasks.retention.history import write_record
 from mcp_tasks.retention.schedule import DAY_MS, Moments, when_due
 from mcp_tasks.stores.audit_file import AuditFile
-from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.transfer import Place
 from tests.archives.rig import archives_of
 from tests.stores.records import OWNER, pending

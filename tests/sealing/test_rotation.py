@@ -17,8 +17,8 @@ from mcp_tasks.sealing import KeyedSealer, open_sealer
 from mcp_tasks.sealing.rotation import forget_old_keys, reseal, rotate
 from mcp_tasks.sealing.sealer import key_id_of
 from mcp_tasks.settings import Settings
-from mcp_tasks.stores.journal_file import JournalFile
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.journal.file import JournalFile
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.records import OWNER, SESSION, pending
 
 AT = 1_700_000_000_000

@@ -14,7 +14,7 @@ import pytest
 
 from mcp_tasks.connection import Connection, connect, serve_command, surroundings
 from mcp_tasks.service import Client
-from mcp_tasks.service.connections import Attendance
+from mcp_tasks.service.sessions.connections import Attendance
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
 

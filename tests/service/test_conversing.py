@@ -95,7 +95,7 @@ async def test_a_pending_task_takes_nothing_yet(narrow: Agent) -> None:
 async def test_a_command_that_does_not_read_takes_what_fits_and_the_rest_is_refused(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mcp_tasks.service.conversing._WAIT_MS", 200)
+    monkeypatch.setattr("mcp_tasks.service.tasks.conversing._WAIT_MS", 200)
     task_id = await agent.start("sleep 60", interactive=True)
     with pytest.raises(LimitReached, match="of 3000000 bytes"):
         await agent.send(task_id, "x" * 3_000_000)

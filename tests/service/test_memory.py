@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
-from mcp_tasks.stores import durable
-from mcp_tasks.stores.temporary import remove_stale_folders
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.memory.temporary import remove_stale_folders
 from tests.service.agent import Agent, open_agent
 
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from mcp_tasks.errors import SessionNotFound, TaskNotFinished
-from mcp_tasks.service.session_ends import Expiry
+from mcp_tasks.service.sessions.ends import Expiry
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from mcp_tasks.models import Session, SessionKey, Task
-from mcp_tasks.service.turns import Turns
+from mcp_tasks.service.sessions.turns import Turns
 from tests.service.agent import Agent
 
 pytestmark = pytest.mark.anyio

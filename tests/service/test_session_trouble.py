@@ -22,7 +22,7 @@ from mcp_tasks.errors import (
 from mcp_tasks.models import Session, SessionKey
 from mcp_tasks.service import Client
 from mcp_tasks.service.errands import run_errands
-from mcp_tasks.service.session_ends import Expiry
+from mcp_tasks.service.sessions.ends import Expiry
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
 

@@ -10,7 +10,7 @@ import pytest
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import InvalidArgument, RevisionConflict, SessionNotFound
 from mcp_tasks.models import SessionKey
-from mcp_tasks.service.session_views import IDLE_MS
+from mcp_tasks.service.sessions.views import IDLE_MS
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
 

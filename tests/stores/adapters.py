@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mcp_tasks.ports import Store
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.sqlite import SqliteStore
+from mcp_tasks.stores.json.store import JsonFileStore
+from mcp_tasks.stores.sqlite.store import SqliteStore
 
 LASTING: Mapping[str, Callable[[Path], Store]] = {"json": JsonFileStore, "sqlite": SqliteStore}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.ports import Store
-from mcp_tasks.stores.memory import MemoryStore
+from mcp_tasks.stores.memory.store import MemoryStore
 from tests.stores.adapters import LASTING
 
 

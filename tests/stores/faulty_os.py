@@ -10,33 +10,28 @@ from typing import Any
 
 import pytest
 
-from mcp_tasks.stores import (
-    database,
-    database_files,
-    durable,
+from mcp_tasks.stores.database import database, files
+from mcp_tasks.stores.disk import durable, leftovers, removal, state_folder
+from mcp_tasks.stores.json import (
     finals,
-    json_files,
     key_entries,
-    leftovers,
     markers,
     plan_files,
-    removal,
-    run_registry,
     session_files,
     session_folders,
     session_removal,
-    state_folder,
     state_marks,
+    store,
     task_files,
     task_index,
 )
+from mcp_tasks.stores.sqlite import run_registry
 
 MODULES = (
     database,
-    database_files,
     durable,
+    files,
     finals,
-    json_files,
     key_entries,
     leftovers,
     markers,
@@ -48,6 +43,7 @@ MODULES = (
     session_removal,
     state_folder,
     state_marks,
+    store,
     task_files,
     task_index,
 )

@@ -16,8 +16,8 @@ from pathlib import Path
 from mcp_tasks.errors import KeyConflict, RevisionConflict
 from mcp_tasks.models import TaskKey
 from mcp_tasks.ports import Store
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.sqlite import SqliteStore
+from mcp_tasks.stores.json.store import JsonFileStore
+from mcp_tasks.stores.sqlite.store import SqliteStore
 from tests.stores.adapters import LASTING
 from tests.stores.records import OWNER, SESSION, finished, pending, relabelled, started
 

@@ -42,7 +42,7 @@ from mcp_tasks.models import (
     TaskKey,
 )
 from mcp_tasks.ports import Store
-from mcp_tasks.stores.memory import MemoryStore
+from mcp_tasks.stores.memory.store import MemoryStore
 from tests.stores.adapters import LASTING
 from tests.stores.faulty_os import sync_nothing
 from tests.stores.records import (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import fail, faulty, sync_nothing, write_little
 from tests.stores.records import running
 from tests.stores.scenarios import SCENARIOS, Scenario, everything, inconsistencies

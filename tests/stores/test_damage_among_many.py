@@ -15,7 +15,7 @@ from mcp_tasks.cli.checkup import examine
 from mcp_tasks.codec import encode_plan, encode_session, encode_task
 from mcp_tasks.models import Plan, PlanKey, Session, SessionKey, Task
 from mcp_tasks.settings import Settings
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import sync_nothing
 from tests.stores.records import OWNER, finished, new_id, running
 

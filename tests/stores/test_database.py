@@ -15,8 +15,8 @@ import pytest
 
 from mcp_tasks.codec import NewerSchema
 from mcp_tasks.errors import StoreBusy, StoreUnavailable
-from mcp_tasks.stores import connections
-from mcp_tasks.stores.database import Damaged, Database, MemoryDatabase
+from mcp_tasks.stores.database import connections
+from mcp_tasks.stores.database.database import Damaged, Database, MemoryDatabase
 from tests.stores import faulty_os
 from tests.stores.faulty_sqlite import fail, faulty_sqlite
 

@@ -16,8 +16,8 @@ import pytest
 from mcp_tasks.codec import NewerSchema
 from mcp_tasks.errors import SessionNotFound, StoreUnavailable, TaskNotFinished, TaskNotFound
 from mcp_tasks.models import Plan, PlanKey, Session, Task
-from mcp_tasks.stores import session_removal
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.json import session_removal
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import fail, faulty, sync_nothing
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running
 from tests.stores.test_json_damage import record_of

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.stores import durable
-from mcp_tasks.stores.removal import remove_tree
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.removal import remove_tree
 from tests.stores.faulty_os import fail, faulty
 
 

@@ -12,8 +12,8 @@ import pytest
 from mcp_tasks.errors import SessionNotFound, StoreUnavailable, TaskNotFinished, TaskNotFound
 from mcp_tasks.models import Plan, PlanKey, Session, SessionKey, StateName
 from mcp_tasks.stores.fallback import FallbackStore
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.temporary import TemporaryStore
+from mcp_tasks.stores.json.store import JsonFileStore
+from mcp_tasks.stores.memory.temporary import TemporaryStore
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running
 
 ASIDE = SessionKey(OWNER, "aside")

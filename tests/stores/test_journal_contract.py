@@ -11,8 +11,8 @@ from mcp_tasks.clock import Clock
 from mcp_tasks.errors import MessageNotFound, StoreUnavailable
 from mcp_tasks.models import Connection, Draft, JournalFigures, SessionKey, Version
 from mcp_tasks.ports import Journal
-from mcp_tasks.stores.journal_file import JournalFile, MemoryJournal
-from mcp_tasks.stores.journal_tables import Rules
+from mcp_tasks.stores.journal.file import JournalFile, MemoryJournal
+from mcp_tasks.stores.journal.tables import Rules
 from tests.stores.journals import AT, KEY, OTHER, Scrambler, draft, drafts, texts
 
 RULES = {SessionKey("ada", "short"): Rules(limit=20), SessionKey("ada", "hidden"): Rules(sealed=True)}

@@ -15,10 +15,10 @@ import pytest
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import Draft, SessionKey
-from mcp_tasks.stores.journal_file import JournalFile
-from mcp_tasks.stores.journal_folding import unpack
-from mcp_tasks.stores.journal_notes import Notes
-from mcp_tasks.stores.journal_words import contains, phrases_of, query_of, words_of
+from mcp_tasks.stores.journal.file import JournalFile
+from mcp_tasks.stores.journal.folding import unpack
+from mcp_tasks.stores.journal.notes import Notes
+from mcp_tasks.stores.journal.words import contains, phrases_of, query_of, words_of
 from tests.stores.journals import AT, KEY, draft, drafts, texts
 from tests.waiting import wait_until
 
@@ -26,7 +26,7 @@ WRITER = """
 import sys, threading
 from mcp_tasks.clock import Clock
 from mcp_tasks.models import Draft, SessionKey
-from mcp_tasks.stores.journal_file import JournalFile
+from mcp_tasks.stores.journal.file import JournalFile
 
 journal = JournalFile(sys.argv[1], Clock())
 def write(thread):
@@ -326,7 +326,7 @@ import resource, sys
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import Draft, SessionKey
-from mcp_tasks.stores.journal_file import JournalFile
+from mcp_tasks.stores.journal.file import JournalFile
 
 def draft(text): return Draft(SessionKey("ada", "work"), "user", text, 1)
 def allow(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

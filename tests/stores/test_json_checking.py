@@ -9,8 +9,8 @@ import pytest
 
 from mcp_tasks.codec import encode_task
 from mcp_tasks.models import Plan, PlanKey
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.markers import marker_name
+from mcp_tasks.stores.json.markers import marker_name
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running
 from tests.stores.test_json_damage import put, record_of
 

@@ -12,8 +12,8 @@ import pytest
 from mcp_tasks.codec import NewerSchema, encode_task
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Session, SessionKey, Task
-from mcp_tasks.stores.folder_names import owner_folder, session_folder
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.disk.folder_names import owner_folder, session_folder
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.records import OWNER, SESSION, finished, pending, running
 
 

@@ -15,9 +15,10 @@ import pytest
 from mcp_tasks.codec import decode_task, encode_task
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Finished, SessionKey, Task, TaskKey
-from mcp_tasks.stores import mounts, state_folder, task_files
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.markers import marker_name
+from mcp_tasks.stores.disk import mounts, state_folder
+from mcp_tasks.stores.json import task_files
+from mcp_tasks.stores.json.markers import marker_name
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import faulty
 from tests.stores.records import OWNER, SESSION, finished, pending, running
 from tests.stores.test_json_damage import put, record_of, session_of

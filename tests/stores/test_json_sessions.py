@@ -19,8 +19,9 @@ from mcp_tasks.errors import (
     StoreUnavailable,
 )
 from mcp_tasks.models import Plan, PlanKey, Session, SessionKey
-from mcp_tasks.stores import durable, session_files
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.json import session_files
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running
 from tests.stores.test_json_damage import record_of
 

@@ -14,7 +14,7 @@ import pytest
 
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import Cancelled, Task
-from mcp_tasks.stores.json_files import JsonFileStore
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import fail, faulty, sync_nothing
 from tests.stores.records import finished, new_id, pending, running
 from tests.stores.test_json_damage import put, record_of
@@ -119,7 +119,7 @@ def test_a_task_that_is_registered_while_its_run_is_judged_keeps_it(
         real(descriptor, operation)
 
     with monkeypatch.context() as patch:
-        patch.setattr("mcp_tasks.stores.leftovers.fcntl.flock", register_first)
+        patch.setattr("mcp_tasks.stores.disk.leftovers.fcntl.flock", register_first)
         store.sweep()
     assert (folder / "launch").exists()
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.errors import StoreBusy, StoreUnavailable
-from mcp_tasks.stores.locks import FolderGone, ProcessLock
+from mcp_tasks.stores.disk.locks import FolderGone, ProcessLock
 from tests.stores.faulty_os import fail, faulty
 
 _HOLD = """
 import sys
-from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.disk.locks import ProcessLock
 with ProcessLock(sys.argv[1], 5).held():
     print("held", flush=True)
     sys.stdin.read()

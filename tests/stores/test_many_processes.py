@@ -16,7 +16,7 @@ import pytest
 from mcp_tasks.codec import decode_task
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.ports import Store
-from mcp_tasks.stores import locks
+from mcp_tasks.stores.disk import locks
 from tests.stores.adapters import LASTING
 from tests.stores.records import SESSION, pending, running
 

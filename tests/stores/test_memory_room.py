@@ -9,10 +9,10 @@ import pytest
 
 from mcp_tasks.errors import TaskNotFinished, TaskNotFound
 from mcp_tasks.models import Plan, PlanKey, Session, Task
-from mcp_tasks.stores import removal
-from mcp_tasks.stores.finished import Room, Usage
-from mcp_tasks.stores.memory import MemoryStore
-from mcp_tasks.stores.temporary import TemporaryStore
+from mcp_tasks.stores.disk import removal
+from mcp_tasks.stores.memory.finished import Room, Usage
+from mcp_tasks.stores.memory.store import MemoryStore
+from mcp_tasks.stores.memory.temporary import TemporaryStore
 from tests.stores.faulty_os import fail, faulty
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, relabelled, running
 

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_tasks.models import SESSION_NAME, TaskKey
-from mcp_tasks.stores.folder_names import (
+from mcp_tasks.stores.disk.folder_names import (
     LONGEST_OWNER,
     owner_folder,
     owner_of_folder,
     session_folder,
     session_of_folder,
 )
-from mcp_tasks.stores.markers import marker_name
-from mcp_tasks.stores.mounts import file_system_of, is_network_file_system
+from mcp_tasks.stores.disk.mounts import file_system_of, is_network_file_system
+from mcp_tasks.stores.json.markers import marker_name
 
 SESSIONS = st.from_regex(SESSION_NAME, fullmatch=True)
 

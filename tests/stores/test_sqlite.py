@@ -24,9 +24,9 @@ from mcp_tasks.errors import (
     TaskNotFound,
 )
 from mcp_tasks.models import Cancelled, Exited, SessionKey, Task
-from mcp_tasks.stores import connections
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.sqlite import SqliteStore
+from mcp_tasks.stores.database import connections
+from mcp_tasks.stores.json.store import JsonFileStore
+from mcp_tasks.stores.sqlite.store import SqliteStore
 from tests.stores import faulty_os
 from tests.stores.faulty_sqlite import fail, faulty_sqlite
 from tests.stores.records import (

@@ -23,9 +23,9 @@ from mcp_tasks.models import (
     StateName,
     Task,
 )
-from mcp_tasks.stores import finals, task_files, task_index
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.record_cache import has_settled
+from mcp_tasks.stores.json import finals, task_files, task_index
+from mcp_tasks.stores.json.record_cache import has_settled
+from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import faulty, sync_nothing
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running, started
 from tests.stores.test_json_damage import put

@@ -21,10 +21,10 @@ from mcp_tasks.models import (
     Workspace,
 )
 from mcp_tasks.ports import Journal, Store
-from mcp_tasks.stores.journal_file import JournalFile, MemoryJournal
-from mcp_tasks.stores.json_files import JsonFileStore
-from mcp_tasks.stores.memory import MemoryStore
-from mcp_tasks.stores.sqlite import SqliteStore
+from mcp_tasks.stores.journal.file import JournalFile, MemoryJournal
+from mcp_tasks.stores.json.store import JsonFileStore
+from mcp_tasks.stores.memory.store import MemoryStore
+from mcp_tasks.stores.sqlite.store import SqliteStore
 from mcp_tasks.transfer import Place
 from tests.stores.journals import Scrambler
 from tests.stores.records import OWNER, finished, pending, plan_of, running

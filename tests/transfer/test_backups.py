@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.errors import InvalidArgument, StoreBusy, StoreUnavailable, TaskNotFinished
-from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.transfer import (
     Place,
     all_backups,

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_tasks.errors import InvalidArgument, StoreBusy, StoreUnavailable, TaskNotFinished
 from mcp_tasks.models import Cancelled, Draft, Finished, Lost, Running, Session
-from mcp_tasks.stores.locks import ProcessLock
+from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.transfer import Place, Totals, adapter_of, migrate, refuse_nested
 from mcp_tasks.transfer.sessions import Transfer
 from tests.stores.records import pending

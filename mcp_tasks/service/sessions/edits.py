@@ -1,0 +1,98 @@
+"""One change of a session, as it was asked for, to be made on whatever the session is by then.
+
+The rule for two writers: each field stands for itself, env and preferences name by name. What a call does
+not name it leaves as another writer has left it; of two writers of one field the last one wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.models import Session, Share, Workspace
+from mcp_tasks.redaction import redact_text, redact_value
+from mcp_tasks.requests import UpdateSession
+from mcp_tasks.service.access import live_shares, make_share
+from mcp_tasks.service.sessions.workspaces import Workspaces
+
+__all__ = ["SessionEdit"]
+
+_TOLD_ELSEWHERE = frozenset(
+    ("session", "revision", "share", "share_expires_in_ms", "revoke", "expires_in_ms")
+)
+
+
+class SessionEdit:
+    """What an update_session asks for. Called with a session it returns what that is to be.
+
+    Attributes:
+        made: The new share and its token, once there is one; the same however often it is called.
+    """
+
+    def __init__(self, request: UpdateSession, workspaces: Workspaces, now: int) -> None:
+        """Seals what is to be sealed. Raises StoreUnavailable where that cannot be."""
+        self._request = request
+        self._workspaces = workspaces
+        self._now = now
+        self._env = workspaces.sealed(request.env)
+        self.made: tuple[Share, str] | None = None
+
+    def __call__(self, session: Session) -> Session:
+        """The session after the change. Raises InvalidArgument, and then nothing is to be written."""
+        request = self._request
+        edited = replace(
+            session, workspace=self._workspace(session), shares=self._shares(session), **self._fields()
+        )
+        if request.expires_in_ms is not None:
+            expires_at = self._now + request.expires_in_ms if request.expires_in_ms else None
+            edited = replace(edited, expires_at=expires_at)
+        return edited
+
+    @property
+    def named(self) -> list[str]:
+        """The fields that are named and have no event of their own."""
+        return sorted(self._request.model_fields_set - _TOLD_ELSEWHERE)
+
+    def _fields(self) -> dict[str, Any]:
+        request = self._request
+        fields: dict[str, Any] = {
+            "title": None if request.title is None else redact_text(request.title),
+            "journal_limit": request.journal_limit,
+            "seal_journal": request.seal_journal,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _workspace(self, session: Session) -> Workspace:
+        request, workspace = self._request, session.workspace
+        cwd = workspace.cwd if request.cwd is None else self._workspaces.folder(request.cwd, session)
+        return Workspace(
+            cwd=cwd,
+            shell=workspace.shell if request.shell is None else request.shell,
+            env=_merged(workspace.env, self._env),
+            preferences=_merged(workspace.preferences, redact_value(request.preferences)),
+        )
+
+    def _shares(self, session: Session) -> tuple[Share, ...]:
+        """The shares that still hold, without the one that ends and with the one that begins."""
+        request, shares = self._request, live_shares(session, self._now)
+        if request.revoke is not None:
+            left = tuple(share for share in shares if share.share_id != request.revoke)
+            if len(left) == len(shares):
+                raise InvalidArgument(
+                    f"revoke: no share {request.revoke!r} here", "session_info lists the shares"
+                )
+            shares = left
+        if request.share is None:
+            return shares
+        if self.made is None:
+            holds = request.share_expires_in_ms
+            expires_at = None if holds is None else self._now + holds
+            self.made = make_share(session.key, request.share, self._now, expires_at)
+        return (*shares, self.made[0])
+
+
+def _merged(old: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Name by name; what is None is forgotten."""
+    return {name: value for name, value in {**old, **changes}.items() if value is not None}

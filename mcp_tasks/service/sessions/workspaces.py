@@ -1,0 +1,105 @@
+"""What commands of a session are given where a call says nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mcp_tasks.errors import InvalidArgument, StoreUnavailable
+from mcp_tasks.launches import Defaults, absolute
+from mcp_tasks.models import Session, SessionKey, Workspace
+from mcp_tasks.ports import Sealer
+from mcp_tasks.redaction import secret_values
+from mcp_tasks.service.sessions.records import SessionRecords
+
+__all__ = ["Workspaces"]
+
+log = logging.getLogger(__name__)
+
+_KEPT = 256
+_NO_WORKSPACE = Workspace()
+
+
+class Workspaces:
+    """The defaults of a server as the workspaces of sessions change them. Blocking, safe for many threads.
+
+    Env values are sealed in the records. What was unsealed is kept until the record changes, so that a
+    start costs nothing for it.
+    """
+
+    def __init__(self, records: SessionRecords, sealer: Sealer, defaults: Defaults) -> None:
+        self._records = records
+        self._sealer = sealer
+        self._defaults = defaults
+        self._known: OrderedDict[SessionKey, tuple[Workspace, Defaults]] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def of(self, key: SessionKey) -> tuple[Session | None, Defaults]:
+        """A session as it is, None where there is none, and what its commands are given.
+
+        Raises:
+            StoreUnavailable: A value of its environment cannot be unsealed.
+        """
+        try:
+            session = self._records.find(key)
+        except StoreUnavailable as error:
+            # A command runs though the store is gone: as the session was when it was last seen.
+            log.warning("a session cannot be read: %s", error)
+            known = self._known.get(key)
+            return None, known[1] if known is not None else self._defaults
+        if session is None or session.workspace == _NO_WORKSPACE:
+            return session, self._defaults
+        known = self._known.get(key)
+        if known is None or known[0] != session.workspace:
+            known = session.workspace, self._applied(session.workspace)
+            with self._guard:
+                self._known[key] = known
+                while len(self._known) > _KEPT:
+                    self._known.popitem(last=False)
+        return session, known[1]
+
+    def _applied(self, workspace: Workspace) -> Defaults:
+        environment, values = self._defaults.environment, self._defaults.secret_values
+        if workspace.env:
+            added = {name: self._sealer.unseal(value) for name, value in workspace.env.items()}
+            environment = {**environment, **added}
+            values = (*values, *secret_values(added))
+        return replace(
+            self._defaults,
+            environment=environment,
+            secret_values=values,
+            workspace=workspace.cwd,
+            shell=workspace.shell,
+        )
+
+    def secret_values(self, key: SessionKey) -> tuple[str, ...]:
+        """What must not be seen in what is recorded of a session, as far as it can be known now."""
+        try:
+            return self.of(key)[1].secret_values
+        except StoreUnavailable:
+            return self._defaults.secret_values
+
+    def base(self, key: SessionKey) -> str:
+        """The folder that a relative path of a call starts from."""
+        try:
+            session = self._records.find(key)
+        except StoreUnavailable:
+            session = None
+        return (session.workspace.cwd if session is not None else None) or self._defaults.cwd
+
+    def sealed(self, env: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Values as they may be kept; None stays. Raises StoreUnavailable."""
+        return {name: None if value is None else self._sealer.seal(value) for name, value in env.items()}
+
+    def folder(self, cwd: str, session: Session) -> str:
+        """An existing folder, absolute, as a call in a session names it. Raises InvalidArgument."""
+        path = absolute(cwd, session.workspace.cwd or self._defaults.cwd)
+        if not os.path.isdir(path):
+            raise InvalidArgument(
+                f"cwd {path!r} is not a directory", "give the path of an existing directory"
+            )
+        return path

@@ -1,0 +1,1 @@
+"""The journals of all sessions, in one database."""

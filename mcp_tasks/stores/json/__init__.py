@@ -1,0 +1,1 @@
+"""The store of JSON files, and what it derives from them."""
