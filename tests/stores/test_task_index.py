@@ -24,7 +24,7 @@ from mcp_tasks.models import (
     Task,
 )
 from mcp_tasks.stores.json import finals, task_files, task_index
-from mcp_tasks.stores.json.record_cache import has_settled
+from mcp_tasks.stores.json.record_cache import unsettled_ns
 from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import faulty, sync_nothing
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running, started
@@ -302,7 +302,19 @@ def test_a_broken_or_newer_record_is_not_counted(root: Path) -> None:
 
 def test_a_change_within_the_tick_of_the_last_one_is_not_taken_for_none() -> None:
     second = 1_000_000_000
-    assert not has_settled(5 * second + 1, 5 * second + 2)
-    assert has_settled(5 * second + 1, 5 * second + 50_000_000)
-    assert not has_settled(5 * second, 6 * second)  # a file system that stamps with whole seconds
-    assert has_settled(5 * second, 8 * second)
+    assert unsettled_ns(5 * second + 1, 5 * second + 2) > 0
+    assert unsettled_ns(5 * second + 1, 5 * second + 50_000_000) <= 0
+    assert unsettled_ns(5 * second, 6 * second) > 0  # a file system that stamps with whole seconds
+    assert unsettled_ns(5 * second, 8 * second) <= 0
+
+
+def test_a_large_folder_that_has_just_changed_is_listed_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task_index, "_LARGE", 0)
+    store = JsonFileStore(root)
+    tasks = fill(store)
+    assert store.counts(SESSION) == COUNTS
+    with faulty(-1, lambda *_: None) as counted:
+        assert store._index._listing(SESSION).ids == [task.key.task_id for task in tasks]
+    assert counted.calls < 10

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from mcp_tasks.models import Task, TaskKey
 
-__all__ = ["RecordCache", "Signature", "has_settled", "signature"]
+__all__ = ["RecordCache", "Signature", "signature", "unsettled_ns"]
 
 Signature: TypeAlias = tuple[int, int, int]
 
@@ -26,8 +26,8 @@ def signature(found: os.stat_result) -> Signature:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def has_settled(changed_ns: int, looked_ns: int) -> bool:
-    """Whether a change after a look would show in the time of change that was there before it.
+def unsettled_ns(changed_ns: int, looked_ns: int) -> int:
+    """How much later a look would have to be so that every change after it shows; 0 or less for not at all.
 
     A file system stamps with a clock that ticks in milliseconds, and some in seconds. What changed just
     before we looked may change again within the same tick.
@@ -37,7 +37,7 @@ def has_settled(changed_ns: int, looked_ns: int) -> bool:
         looked_ns: When the look began.
     """
     tick = _TICK_NS if changed_ns % 1_000_000_000 else _COARSE_TICK_NS
-    return looked_ns - changed_ns > tick
+    return tick - (looked_ns - changed_ns)
 
 
 class RecordCache:

@@ -13,7 +13,7 @@ from mcp_tasks.models import Session, SessionKey
 from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.locks import FolderGone
 from mcp_tasks.stores.disk.state_folder import StateFolder
-from mcp_tasks.stores.json.record_cache import Signature, has_settled, signature
+from mcp_tasks.stores.json.record_cache import Signature, signature, unsettled_ns
 from mcp_tasks.stores.json.session_folders import SessionFolders
 
 __all__ = ["SessionFiles"]
@@ -157,7 +157,7 @@ class SessionFiles:
         session = decode_session(data)
         if session.key != key:
             raise BrokenRecord("session.key: it names another session than its folder")
-        if has_settled(found.st_mtime_ns, began_ns):
+        if unsettled_ns(found.st_mtime_ns, began_ns) <= 0:
             if len(self._cache) >= _MOST_CACHED:
                 self._cache.clear()
             self._cache[key] = (signature(found), session)

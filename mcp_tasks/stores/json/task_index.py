@@ -15,7 +15,7 @@ from itertools import islice
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import FINAL_STATES, TASK_ID, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.stores.json.finals import Finals
-from mcp_tasks.stores.json.record_cache import has_settled
+from mcp_tasks.stores.json.record_cache import unsettled_ns
 from mcp_tasks.stores.json.session_folders import SessionFolders
 from mcp_tasks.stores.json.state_marks import Standing
 from mcp_tasks.stores.json.task_files import TaskFiles
@@ -25,6 +25,8 @@ __all__ = ["TaskIndex"]
 _BATCH = 500
 _PAGE = 200
 _MOST_LISTED = 250_000
+_LARGE = 2**18
+_SHORT = 50_000_000
 _UNFINISHED: Mapping[Standing | None, StateName] = {
     "pending": "pending",
     "held": "pending",
@@ -150,18 +152,24 @@ class TaskIndex:
     def _listing(self, session: SessionKey) -> _Listing:
         """The ids that have a record now, from memory where the folder has not changed since."""
         try:
-            changed_ns = os.lstat(self._sessions.existing(session, "tasks")).st_mtime_ns
+            folder = self._sessions.existing(session, "tasks")
+            found = os.lstat(folder)
+            kept = self._kept_listing(session, found.st_mtime_ns)
+            if kept is not None:
+                return kept
+            if (
+                found.st_size > _LARGE
+                and 0 < (rest := unsettled_ns(found.st_mtime_ns, time.time_ns())) < _SHORT
+            ):
+                # To list a large folder takes longer than to wait until the list is good for the next call.
+                time.sleep(rest / 1e9)
+                found = os.lstat(folder)
         except (OSError, StoreUnavailable):
             return _Listing(0, self._sessions.task_ids(session))  # which says what is wrong
-        with self._guard:
-            kept = self._listings.get(session)
-            if kept is not None and kept.changed_ns == changed_ns:
-                self._listings[session] = self._listings.pop(session)  # the newest comes last
-                return kept
-        began_ns = time.time_ns()
+        changed_ns, began_ns = found.st_mtime_ns, time.time_ns()
         listing = _Listing(changed_ns, self._sessions.task_ids(session))
         self._drop(session)
-        if has_settled(changed_ns, began_ns):
+        if unsettled_ns(changed_ns, began_ns) <= 0:
             listing.is_kept = True
             listing.ids.sort()
             with self._guard:
@@ -170,6 +178,14 @@ class TaskIndex:
             while self._listed > _MOST_LISTED and len(self._listings) > 1:
                 self._drop(next(iter(self._listings)))
         return listing
+
+    def _kept_listing(self, session: SessionKey, changed_ns: int) -> _Listing | None:
+        with self._guard:
+            kept = self._listings.get(session)
+            if kept is None or kept.changed_ns != changed_ns:
+                return None
+            self._listings[session] = self._listings.pop(session)  # the newest comes last
+            return kept
 
     def _drop(self, session: SessionKey) -> None:
         with self._guard:
