@@ -74,10 +74,14 @@ async def test_a_rare_session_does_not_wait_for_a_busy_one(tmp_path: Path) -> No
     order = tmp_path / "order"
     limits = ("--max-running", "2")
     async with server(tmp_path / "state", *limits) as busy, server(tmp_path / "state", *limits) as rare:
-        for _ in range(40):
-            command = f"sleep 0.1; echo busy >> {order}"
+        gate = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+        for number in range(42):
+            command = gate if number < 2 else f"sleep 0.1; echo busy >> {order}"
             await busy.call("run_command", command=command, session="busy", wait_ms=0)
-        view = await rare.call("run_command", command=f"echo rare >> {order}", session="rare", wait_ms=20_000)
+        command = f"echo rare >> {order}"
+        task = await rare.call("run_command", command=command, session="rare", wait_ms=0)
+        (tmp_path / "go").touch()
+        view = await rare.call("poll_task", task_id=task["task_id"], wait_ms=20_000)
         assert view["state"] == "completed"
         assert "rare" in order.read_text().split()[:12]
         await busy.call("wait_tasks", task_ids=await _active(busy, "busy"), mode="all", session="busy")

@@ -21,6 +21,7 @@ __all__ = ["Reading"]
 _DIGEST_BYTES = 16_384
 _PAGE_BYTES = 32_768
 _SEARCH_S = 5.0
+_MOST_COUNTS = 5
 _RUNNING: tuple[StateName, ...] = ("running",)
 
 
@@ -131,13 +132,18 @@ class Reading:
         return found
 
     def _counts(self, session: SessionKey) -> dict[str, int]:
-        counted: Counter[str] = Counter(self._desk.store.counts(session))
-        # Of what is recorded as running, some has ended by now.
-        for task in self._desk.store.tasks(session, states=_RUNNING):
-            state = self._desk.look_at(task).task.state_name
-            if state != "running":
-                counted[state] += 1
+        recorded = self._desk.store.counts(session)
+        counted: Counter[str] = Counter()
+        for _ in range(_MOST_COUNTS):
+            counted = Counter(recorded)
+            # Of what is recorded as running, some has ended by now.
+            for task in self._desk.store.tasks(session, states=_RUNNING):
                 counted["running"] -= 1
+                counted[self._desk.look_at(task).task.state_name] += 1
+            # An end that was recorded between the two would be told as a task that runs.
+            before, recorded = recorded, self._desk.store.counts(session)
+            if recorded == before:
+                break
         return {state: number for state, number in counted.items() if number > 0}
 
     def _filtered(self, caller: Caller, request: ListTasks) -> tuple[list[Sight], dict[str, int]]:
