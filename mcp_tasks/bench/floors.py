@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ __all__ = [
     "durable_commit",
     "durable_record",
     "last_act",
+    "new_folder",
     "ping",
     "since",
     "spawn",
@@ -111,6 +113,19 @@ def durable_commit(folder: Path, record: bytes = RECORD) -> Iterator[Sample]:
             return (time.perf_counter_ns() - began) / 1e6
 
         yield sample
+
+
+def new_folder(parent: Path) -> Sample:
+    """One more folder, in ms: a task has a folder of its own, so what this costs it costs each task."""
+    parent.mkdir()
+    names = itertools.count()
+
+    async def sample() -> float:
+        began = time.perf_counter_ns()
+        (parent / str(next(names))).mkdir()
+        return (time.perf_counter_ns() - began) / 1e6
+
+    return sample
 
 
 def last_act(stamp: Path) -> list[str]:

@@ -202,6 +202,7 @@ async def measure_echo(place: Place) -> list[Measure]:
                 "t": floors.trivial_call(trivial),
                 "spawn": floors.spawn(place.folder),
                 "record": floors.durable_record(place.folder),
+                "folder": floors.new_folder(place.folder / "folders"),
                 "echo": echo,
             },
         )
@@ -209,5 +210,12 @@ async def measure_echo(place: Place) -> list[Measure]:
     return [
         Measure("spawn", "a bare spawn of `true`", "ms", taken["spawn"]),
         Measure("record", "a durable record", "ms", taken["record"]),
+        Measure(
+            "folder",
+            "a new folder, not synced",
+            "ms",
+            taken["folder"],
+            note="above 0.1 ms the file system is still busy with files that were deleted; measure later",
+        ),
         Measure("echo", "echo end to end", "ms", taken["echo"], floor, _F, Limit("ratio_at_most", 2.5)),
     ]
