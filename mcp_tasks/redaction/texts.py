@@ -10,6 +10,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 from mcp_tasks.redaction.forms import redact_forms, redact_headers, redact_private_keys, redact_urls
@@ -92,14 +93,15 @@ def _redact_values(text: str, values: Collection[str]) -> str:
     return re.sub("|".join(map(re.escape, longest_first)), REDACTED, text)
 
 
-def _spellings(value: str) -> set[str]:
+@lru_cache(1_024)
+def _spellings(value: str) -> frozenset[str]:
     try:
         raw = value.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return {value, json.dumps(value)[1:-1]}
+        return frozenset((value, json.dumps(value)[1:-1]))
     coded = {quote(raw, safe=""), quote(raw), quote_plus(raw), base64.b64encode(raw).decode().rstrip("=")}
     written = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
-    return {value, value.strip(), value.replace("'", "'\"'\"'"), *written, *coded} - {""}
+    return frozenset((value, value.strip(), value.replace("'", "'\"'\"'"), *written, *coded)) - {""}
 
 
 def _one_line(text: str) -> str:

@@ -48,16 +48,17 @@ def redact_value(value: Any, values: Collection[str] = ()) -> Any:
     return _redact(value, values, 0)
 
 
-def redact_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def redact_arguments(arguments: Mapping[str, Any], values: Collection[str] = ()) -> dict[str, Any]:
     """The arguments of a tool call as they may be recorded.
 
     No value of `env` and no `stdin` is in them, nor what is typed into a task. The values that `secrets`
     marks, in the call or in a step of a plan, are taken out everywhere.
 
     Args:
-        arguments: As the client sent them, checked or not.
+        arguments: As the client meant them, checked or not.
+        values: What must not be seen either.
     """
-    return _arguments(arguments, values_of_arguments(arguments), 0)
+    return _arguments(arguments, (*values_of_arguments(arguments), *values), 0)
 
 
 def values_of_arguments(arguments: Mapping[str, Any]) -> tuple[str, ...]:

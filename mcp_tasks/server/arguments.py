@@ -18,10 +18,10 @@ from typing import Any, Final, Literal, TypeVar
 from pydantic_core import from_json
 
 from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.refusals import unknown_parameter
+from mcp_tasks.refusals import kind_of, unknown_parameter
 from mcp_tasks.requests import PlanStep, Request
 
-__all__ = ["ALIASES", "Shape", "parse", "shape_of"]
+__all__ = ["ALIASES", "Shape", "parse", "shape_of", "understood"]
 
 R = TypeVar("R", bound=Request)
 
@@ -76,6 +76,25 @@ def parse(request: type[R], arguments: Mapping[str, Any]) -> R:
     if "shell" in given:
         _resolve_shell(given)
     return request(**given)
+
+
+def understood(request: type[Request], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call as they are meant, right or wrong, for whoever writes it down. Never raises.
+
+    Texts are read as `parse` reads them, so that what is secret in them is found where it belongs. What
+    the tool does not know is left out: nobody can say what is in it.
+    """
+    shapes = _shapes(request)
+    meant: dict[str, Any] = {}
+    for name, value in arguments.items():
+        own = name if name in shapes else _stands_for(name, shapes)
+        if own is None or own in meant:
+            continue
+        if name in _BACKGROUND:
+            value = 0 if _boolean(value) is True else None  # noqa: PLW2901 - the value in our own terms
+        if value is not None:
+            meant[own] = _meant(shapes[own], value)
+    return meant
 
 
 def shape_of(annotation: Any, name: str = "") -> Shape:
@@ -209,15 +228,18 @@ def _object(value: Any) -> Any:
 
 
 def _steps(value: Any) -> Any:
+    steps = _listed(value)
+    if not isinstance(steps, list):
+        return steps
+    return [_step(number, step) for number, step in enumerate(steps, 1)]
+
+
+def _listed(value: Any) -> Any:
     """Read the commands of a plan: a list of them, its JSON text, or a single one."""
     if isinstance(value, str):
         parsed = _json(value) if value.lstrip().startswith(("[", "{")) else value
         value = parsed if isinstance(parsed, (list, dict)) else [value]
-    if isinstance(value, dict):
-        value = [value]
-    if not isinstance(value, list):
-        return value
-    return [_step(number, step) for number, step in enumerate(value, 1)]
+    return [value] if isinstance(value, dict) else value
 
 
 def _step(number: int, step: Any) -> PlanStep:
@@ -230,6 +252,29 @@ def _step(number: int, step: Any) -> PlanStep:
         return parse(PlanStep, fields)
     except InvalidArgument as error:
         raise InvalidArgument(f"commands[{number}]: {error.message}", error.hint) from None
+
+
+def _meant(shape: Shape, value: Any) -> Any:
+    """A value as `understood` tells it: a map only where one belongs."""
+    match shape:
+        case "map" | "object":
+            return _COERCIONS[shape](value)
+        case "steps":
+            steps = _listed(value)
+            return [_meant_step(step) for step in steps] if isinstance(steps, list) else _flat(steps)
+        case _:
+            return _flat(_COERCIONS[shape](value))
+
+
+def _meant_step(step: Any) -> Any:
+    fields = _object(step)
+    return understood(PlanStep, fields) if isinstance(fields, dict) else _meant("command", step)
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, list):
+        return [f"[{kind_of(part)}]" if isinstance(part, (dict, list)) else part for part in value]
+    return f"[{kind_of(value)}]" if isinstance(value, dict) else value
 
 
 def _texts(value: Any) -> Any:

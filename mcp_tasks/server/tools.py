@@ -24,7 +24,7 @@ from mcp_tasks.errors import InternalError, InvalidArgument, TasksError
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
 from mcp_tasks.redaction import redact_text, values_of_arguments
 from mcp_tasks.requests import GetResult, Request
-from mcp_tasks.server.arguments import parse
+from mcp_tasks.server.arguments import parse, understood
 from mcp_tasks.server.schemas import Tool
 from mcp_tasks.server.text import render
 from mcp_tasks.server.toolsets import ToolSet, tool_set
@@ -126,11 +126,11 @@ def build_server(
             answer = await _answer(tool, handlers[tool.name], params, caller_of)
         finally:
             duration_ms = round((time.monotonic() - began) * 1_000)
-            arguments = params.arguments or {}
             with suppress(TasksError):  # who names no session in order calls from nowhere
+                caller = caller_of(_unread(params.arguments or {}))
+                meant = understood(tool.request, params.arguments or {})
                 service.note_call(
-                    caller_of(_unread(arguments)),
-                    ToolCall(tool.name, at, duration_ms, arguments, answer["structuredContent"]),
+                    caller, ToolCall(tool.name, at, duration_ms, meant, answer["structuredContent"])
                 )
         return answer
 
@@ -160,7 +160,7 @@ async def _answer(
         return _result(render(tool.name, view, base64=base64), view, is_error=False)
     except Exception as raised:  # noqa: BLE001 - the edge: what is not ours to tell goes to the log
         error = _innermost(raised)
-        values = values_of_arguments(params.arguments or {})
+        values = values_of_arguments(understood(tool.request, params.arguments or {}))
         if isinstance(error, TasksError):
             return _refused(error, values)
         incident = secrets.token_hex(4)  # joins the answer and the log

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,67 @@ async def test_the_journal_tells_of_calls_and_ends_and_of_no_secret(tmp_path: Pa
         assert hidden not in exported["text"]
     for path in (tmp_path / "state").glob("journal.db*"):
         assert SECRET.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("run_command", {"command": "true hunter2!", "env": '{"K": "hunter2!"}', "secrets": '["K"]'}),
+        ("run_command", {"cmd": "true hunter2!", "env": {"K": "hunter2!"}, "secrets": "K"}),
+        ("run_command", {"command": "true", "environment": {"DB": "hunter2!"}}),
+        ("run_command", {"command": {"run": "true", "env": {"DB": "hunter2!"}}}),
+        ("run_command", {"command": "true", "secrets": [{"DB": "hunter2!"}]}),
+        ("run_command", {"command": "true", "input": "hunter2!"}),
+        ("run_plan", {"commands": '[{"command": "true", "env": {"K": "hunter2!"}}]'}),
+        ("run_plan", {"commands": ['{"command": "true", "stdin": "hunter2!"}']}),
+        ("run_plan", {"commands": [{"command": "true", "environment": {"K": "hunter2!"}}]}),
+        ("run_command", {"command": "x " * 31_998 + "hunter2!", "env": {"K": "hunter2!"}, "secrets": ["K"]}),
+        (
+            "run_command",
+            {
+                "command": "TOKEN=" + "a" * 63_985 + " hunter2!",
+                "env": {"K": "hunter2!"},
+                "secrets": ["K"],
+            },
+        ),
+    ],
+)
+async def test_a_secret_is_known_however_the_arguments_of_a_call_were_written(
+    tmp_path: Path, tool: str, arguments: dict[str, Any]
+) -> None:
+    settings = Settings(dir=tmp_path / "state", tools="full", min_free_bytes=0)
+    async with open_service(settings) as service, Client(build_server(service, settings)) as session:
+        await session.call_tool("add_message", {"text": "there is a session"})
+        await session.call_tool(tool, arguments)
+        read = await session.call_tool("read_journal", {"role": "tool"})
+
+    assert read.structured_content is not None
+    [noted] = [one for one in read.structured_content["messages"] if one["data"]["tool"] == tool]
+    assert "hunt" not in str(noted)
+    assert "hunt" not in str(read.content)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"task_id": "x" * 1_000_000},
+        {"x" * 1_000_000: 1},
+        {"command": ["x" * 1_000] * 10_000},
+        {"command": "true", "env": {f"N{number}": "v" * 100 for number in range(10_000)}},
+        {"preferences": {f"n{number}": {"x" * 1_000: "x"} for number in range(10_000)}},
+        {"preferences": {"n": 10**4_000, "nan": float("nan")}},
+    ],
+)
+async def test_the_entry_of_a_huge_call_is_small(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    settings = Settings(dir=tmp_path / "state", tools="full", min_free_bytes=0)
+    tool = "update_session" if "preferences" in arguments else "run_command"
+    if "task_id" in arguments:
+        tool = "poll_task"
+    async with open_service(settings) as service, Client(build_server(service, settings)) as session:
+        await session.call_tool("add_message", {"text": "there is a session"})
+        await session.call_tool(tool, arguments)
+        read = await session.call_tool("read_journal", {"role": "tool"})
+
+    assert read.structured_content is not None
+    [noted] = [one for one in read.structured_content["messages"] if one["data"]["tool"] == tool]
+    assert len(json.dumps(noted)) < 40_000

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from mcp_tasks.models import Draft, Finished, SessionKey, Task
-from mcp_tasks.redaction import redact_arguments, redact_text, redact_value
+from mcp_tasks.redaction import redact_arguments, redact_text, values_of_arguments
 
 __all__ = ["ToolCall", "call_entry", "end_entry"]
 
 _LONGEST_SHOWN = 2_000
-_LONGEST_READ = 64_000
+_MOST_SHOWN = 16_000
+_MOST_READ = 64_000
+_MOST_PARTS = 500
 _LONGEST_TITLE = 200
+_LONGEST_ID = 64
+_LONGEST_TOKEN = 512
+_LARGEST = 2**63
+_CUT = re.compile(r"… \((\d{1,18}) characters more\)\Z", re.ASCII)
 _NEVER = frozenset(("stdin", "text"))
 """Arguments that are in no entry: what was typed, and what stands in the journal already."""
 
@@ -29,8 +37,9 @@ class ToolCall:
     """One call of a tool, as its edge saw it.
 
     Attributes:
-        arguments: As the client sent them.
+        arguments: As the client meant them, under their own names.
         answer: The view, or of an error code, message and hint.
+        marked: Values that the call itself says are secret; `brief` finds them.
     """
 
     tool: str
@@ -38,19 +47,25 @@ class ToolCall:
     duration_ms: int
     arguments: Mapping[str, Any] = field(repr=False)
     answer: Mapping[str, Any] = field(repr=False)
+    marked: tuple[str, ...] = field(default=(), repr=False)
 
     def brief(self) -> ToolCall:
         """The same without what no entry tells, which may be large."""
-        arguments = {
-            name: _cut(value, _LONGEST_READ) for name, value in self.arguments.items() if name not in _NEVER
-        }
+        arguments = {name: value for name, value in self.arguments.items() if name not in _NEVER}
         told = ("task_id", "session", "code", "message", *_RESULT)
         answer = {name: self.answer[name] for name in told if name in self.answer}
-        return ToolCall(self.tool, self.at, self.duration_ms, arguments, answer)
+        return ToolCall(
+            self.tool,
+            self.at,
+            self.duration_ms,
+            _taken(arguments, _MOST_READ, _Room(_MOST_READ)),
+            _taken(answer, _LONGEST_SHOWN, _Room(_MOST_SHOWN)),
+            values_of_arguments(arguments),  # of the whole, or half a value would show
+        )
 
 
 def call_entry(session: SessionKey, call: ToolCall, by: str, secrets: Collection[str]) -> Draft:
-    """The entry of a call.
+    """The entry of a call that is brief.
 
     Args:
         session: Into whose journal it goes.
@@ -58,11 +73,12 @@ def call_entry(session: SessionKey, call: ToolCall, by: str, secrets: Collection
         by: Who called.
         secrets: Values that must not be seen, beside those that look like it.
     """
-    arguments = redact_value(redact_arguments(call.arguments), secrets)
+    values = (*call.marked, *secrets)
+    arguments = _without_halves(redact_arguments(call.arguments, values), max(map(len, values), default=0))
     answer, data = call.answer, {"tool": call.tool, "by": by, "duration_ms": call.duration_ms}
-    data["arguments"] = {name: _cut(value, _LONGEST_SHOWN) for name, value in arguments.items()}
+    data["arguments"] = _taken(arguments, _LONGEST_SHOWN, _Room(_MOST_SHOWN))
     if "code" in answer:
-        message = redact_text(str(answer.get("message", "")), secrets)
+        message = redact_text(str(answer.get("message", "")), values)
         data["error"] = {"code": answer["code"], "message": message}
         came = f"{answer['code']}: {message}"
     else:
@@ -70,13 +86,13 @@ def call_entry(session: SessionKey, call: ToolCall, by: str, secrets: Collection
         came = _came(answer)
     task_id = answer.get("task_id") or arguments.get("task_id")
     what = str(arguments.get("command") or arguments.get("pattern") or "")
-    title = f"{call.tool} {' '.join(what.split())[:_LONGEST_TITLE]}".strip()
+    title = f"{call.tool} {' '.join(what[: 4 * _LONGEST_TITLE].split())[:_LONGEST_TITLE]}".strip()
     return Draft(
         session,
         "tool",
         f"{title}: {came} ({call.duration_ms} ms)",
         call.at,
-        task_id=task_id if isinstance(task_id, str) else None,
+        task_id=task_id if isinstance(task_id, str) and len(task_id) <= _LONGEST_ID else None,
         data=data,
     )
 
@@ -114,12 +130,50 @@ def _came(answer: Mapping[str, Any]) -> str:
     return f"{answer['state']}{end and ', '}{end}"
 
 
-def _cut(value: Any, length: int) -> Any:
-    """A value with its long texts shortened, as deep as arguments go."""
-    if isinstance(value, str) and len(value) > length:
-        return f"{value[:length]}… ({len(value) - length} characters more)"
-    if isinstance(value, list | tuple):
-        return [_cut(part, length) for part in value[:1_000]]
-    if isinstance(value, Mapping):
-        return {name: _cut(part, length) for name, part in value.items()}
-    return value
+@dataclass(slots=True)
+class _Room:
+    """How much more is taken of something."""
+
+    characters: int
+    parts: int = _MOST_PARTS
+
+
+def _taken(value: Any, longest: int, room: _Room) -> Any:
+    """A value as far as there is room for it, with its long texts shortened."""
+    room.parts -= 1
+    match value:
+        case str():
+            length = max(0, min(longest, room.characters))
+            room.characters -= min(len(value), length)
+            if len(value) <= length:
+                return value
+            cut = _CUT.search(value)
+            more = (cut.start() + int(cut[1]) if cut else len(value)) - length
+            return f"{value[:length]}… ({more} characters more)"
+        case list() | tuple():
+            return [_taken(part, longest, room) for part in value if room.parts > 0]
+        case Mapping():
+            return {
+                str(_taken(name, longest, room)): _taken(part, longest, room)
+                for name, part in value.items()
+                if room.parts > 0
+            }
+        case int() if abs(value) >= _LARGEST:
+            return "a large number"
+        case float() if not math.isfinite(value):
+            return str(value)
+        case _:
+            return value
+
+
+def _without_halves(value: Any, longest: int) -> Any:
+    """A redacted value whose texts do not end in half a secret, where they were cut before."""
+    match value:
+        case str() if cut := _CUT.search(value):
+            return value[: max(0, cut.start() - longest - _LONGEST_TOKEN)] + cut[0]
+        case list():
+            return [_without_halves(part, longest) for part in value]
+        case dict():
+            return {name: _without_halves(part, longest) for name, part in value.items()}
+        case _:
+            return value
