@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Literal, TypeAlias
 
 from mcp_tasks.archives.labels import PACKED, Stage, read_label, session_and_moment, stem_of, write_label
 from mcp_tasks.archives.packing import Snapshot, pack
-from mcp_tasks.archives.unpacking import Damaged, Unpacker, snapshot_of
+from mcp_tasks.archives.unpacking import Damaged, Unpacker, newest_message, snapshot_of
 from mcp_tasks.errors import (
     InvalidArgument,
     SessionNotFound,
@@ -39,6 +39,13 @@ __all__ = ["SessionArchives"]
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _RESTORING = ".restoring"
 _LOCK_S = 10.0
+_Restored: TypeAlias = Literal["none", "half", "used", "whole"]
+_SETTLED: dict[_Restored, str] = {
+    "none": "it was not being restored",
+    "half": "undid what was half restored",
+    "used": "its session came back in part only, and is used",
+    "whole": "its session is back",
+}
 
 log = logging.getLogger(__name__)
 
@@ -108,18 +115,18 @@ class SessionArchives:
             key = SessionKey(owner, into or archive.key.session)
             if not SESSION_NAME.fullmatch(key.session):
                 raise InvalidArgument(f"{key.session!r} cannot be the name of a session")
-            self._undo_restoring(stem, archive, owner)
+            self._undo_restoring(stem, archive)
             with self._opened(stem, archive) as file:
                 _, snapshot = snapshot_of(file, archive)
                 self._refuse_doubles(key, snapshot)
                 marker = f"{stem}{_RESTORING}"
-                durable.write_durably(marker, json.dumps({"into": key.session}).encode())
+                durable.write_durably(marker, json.dumps({"into": key.session, "keep": keep}).encode())
                 try:
                     Unpacker(archive, key, self._store, self._journal, sealer=self._sealer).unpack(file)
                     self._journal.touch(key, at)
                 except BaseException:
                     with suppress(TasksError):  # the next holder of the lock tries again
-                        self._undo_restoring(stem, archive, owner)
+                        self._undo_restoring(stem, archive)
                     raise
             os.unlink(marker)
             durable.fsync_folder(stem.parent)
@@ -155,11 +162,11 @@ class SessionArchives:
             for stem, archive, stage in self._listed(None):
                 try:
                     if os.path.lexists(f"{stem}{_RESTORING}"):
-                        self._undo_restoring(stem, archive, archive.key.owner)
-                        done.append(f"{archive.name}: undid what was half restored")
+                        done.append(f"{archive.name}: {self._settle_restoring(stem, archive)}")
+                        continue
                     if stage == "leaving" and archive.problem is None:
                         done.append(self._finish(stem, archive))
-                    elif not archive.sha256 and self._is_in_store(stem, archive):
+                    elif stage == "unlabelled" and self._is_in_store(stem, archive):
                         self._discard(stem)
                         done.append(f"{archive.name}: its session is still there")
                 except TasksError as error:
@@ -235,6 +242,8 @@ class SessionArchives:
         # First of all: a session that is gone has no tasks either, and that is no sign of use.
         record = self._store.load_session(key)
         tasks = {(task.key.task_id, task.revision) for task in self._store.tasks(key)}
+        # Before the messages are counted: what somebody adds from now on comes after it, and stays.
+        newest = self._newest_message(key)
         figures = self._journal.figures(key)
         if (
             tasks != snapshot
@@ -244,21 +253,37 @@ class SessionArchives:
         ):
             raise TaskNotFinished(f"session {key.session!r} was used meanwhile", "try again when it is idle")
         self._store.delete_session(key)
-        self._journal.delete(key)
+        self._journal.delete(key, upto=newest)
+
+    def _newest_message(self, key: SessionKey) -> int:
+        return max((one.seq for one in self._journal.read(key, limit=1, newest_first=True)), default=0)
 
     def _finish(self, stem: Path, archive: Archive) -> str:
         """Remove the session of a whole archive, or the archive where the session lives on."""
         with self._opened(stem, archive) as file:
             session, snapshot = snapshot_of(file, archive)
-        try:
-            self._remove_session(session, snapshot, archive.messages)
-        except SessionNotFound:
-            self._journal.delete(archive.key)
-        except TaskNotFinished:
-            self._discard(stem)
-            return f"{archive.name}: its session is used still, so it is not archived"
+            newest = newest_message(file, archive)
+        if not self._lives(session, snapshot):
+            # Another one may have its name by now, and messages of its own.
+            self._journal.delete(archive.key, upto=newest)
+        else:
+            try:
+                self._remove_session(session, snapshot, archive.messages)
+            except TaskNotFinished:
+                self._discard(stem)
+                return f"{archive.name}: its session is used still, so it is not archived"
         write_label(stem, replace(archive, problem=None), "away")
         return f"{archive.name}: its session is away now"
+
+    def _lives(self, session: Session, snapshot: Snapshot) -> bool:
+        """Whether a session that was archived is still in the store, and not another one of its name."""
+        try:
+            there = self._store.load_session(session.key)
+        except SessionNotFound:
+            return False
+        if there.created_at == session.created_at:
+            return True
+        return bool(self._store.states(session.key, sorted(task_id for task_id, _ in snapshot)))
 
     def _is_in_store(self, stem: Path, archive: Archive) -> bool:
         """Whether an archive without a label holds nothing that the store has not."""
@@ -266,9 +291,7 @@ class SessionArchives:
             try:
                 session, snapshot = snapshot_of(file, archive)
                 tasks = {(task.key.task_id, task.revision) for task in self._store.tasks(session.key)}
-                return snapshot <= tasks and bool(self._store.load_session(session.key))
-            except SessionNotFound:
-                return False
+                return snapshot <= tasks and self._lives(session, snapshot)
             except Damaged:
                 # Cut short before it was whole; the session is removed after that only.
                 return any(one.key == archive.key for one in self._store.sessions(archive.key.owner))
@@ -291,24 +314,57 @@ class SessionArchives:
                     f"its tasks are in session {there.session!r} already", "it was restored before"
                 )
 
-    def _undo_restoring(self, stem: Path, archive: Archive, owner: str) -> None:
-        marker = f"{stem}{_RESTORING}"
+    def _settle_restoring(self, stem: Path, archive: Archive) -> str:
+        """End a restoration whose process was killed; tells how."""
+        keep = self._restoring(stem).get("keep", True)
+        found = self._undo_restoring(stem, archive)
+        if found == "whole" and not keep:
+            self._discard(stem)
+        return _SETTLED[found]
+
+    def _restoring(self, stem: Path) -> dict[str, Any]:
+        """What is noted of a restoration that is not over."""
         try:
-            into = SessionKey(owner, json.loads(durable.read_private(marker, 1_000))["into"])
-        except FileNotFoundError:
-            return
-        except (ValueError, KeyError, TypeError):
-            os.unlink(marker)
-            return
-        with self._opened(stem, archive) as file:
-            _, snapshot = snapshot_of(file, archive)
-        ours = {task_id for task_id, _ in snapshot}
-        if all(task.key.task_id in ours for task in self._store.tasks(into)):
-            self._remove_runs(into, ours)
-            with suppress(SessionNotFound):
-                self._store.delete_session(into)
-            self._journal.delete(into)
-        os.unlink(marker)
+            noted = json.loads(durable.read_private(f"{stem}{_RESTORING}", 1_000))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return noted if isinstance(noted, dict) and isinstance(noted.get("into"), str) else {}
+
+    def _undo_restoring(self, stem: Path, archive: Archive) -> _Restored:
+        """Take back what came of a restoration, unless it is whole or somebody has used it; tells which."""
+        noted = self._restoring(stem)
+        found: _Restored = "none"
+        if noted:
+            into = SessionKey(archive.key.owner, noted["into"])
+            with self._opened(stem, archive) as file:
+                _, snapshot = snapshot_of(file, archive)
+            ours = {task_id for task_id, _ in snapshot}
+            found = self._restored(into, archive, ours)
+            if found == "half":
+                self._remove_runs(into, ours)
+                with suppress(SessionNotFound):
+                    self._store.delete_session(into)
+                self._journal.delete(into)
+        with suppress(FileNotFoundError):
+            os.unlink(f"{stem}{_RESTORING}")
+        return found
+
+    def _restored(self, into: SessionKey, archive: Archive, ours: set[str]) -> _Restored:
+        """How far a session has come back."""
+        there = {task.key.task_id for task in self._store.tasks(into)}
+        figures = self._journal.figures(into)
+        messages = figures.live + figures.folded
+        if (
+            archive.sha256  # else nobody knows what whole would be
+            and ours <= there
+            and messages >= archive.messages
+            and sum(1 for _ in self._store.plans(into)) >= archive.plans
+            and into in [session.key for session in self._store.sessions(into.owner)]
+        ):
+            return "whole"
+        # The messages come back all at once, so any other number of them says that somebody added some.
+        used = not there <= ours or (bool(archive.sha256) and messages not in (0, archive.messages))
+        return "used" if used else "half"
 
     def _remove_runs(self, session: SessionKey, task_ids: set[str]) -> None:
         """Remove output that came back before its record, which a store takes for a task about to start."""
@@ -363,7 +419,7 @@ class SessionArchives:
                     archive, stage = read_label(stem, known)
                 except FileNotFoundError:
                     if f"{name}{PACKED}" in names:
-                        yield stem, self._unlabelled(stem, known or "", *named), "away"
+                        yield stem, self._unlabelled(stem, known or "", *named), "unlabelled"
                     continue
                 if owner is None or archive.key.owner == owner:
                     yield stem, archive, stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -18,8 +19,11 @@ from mcp_tasks.stores.disk.folder_names import owner_folder, session_folder, ses
 __all__ = ["PACKED", "Stage", "read_label", "session_and_moment", "stem_of", "write_label"]
 
 PACKED = ".tar.gz"
-Stage: TypeAlias = Literal["leaving", "away"]
-"""`leaving`: the archive is whole, and the session may be there still; `away`: it is removed."""
+Stage: TypeAlias = Literal["leaving", "away", "unlabelled"]
+"""`leaving`: the archive is whole, and the session may be there still; `away`: it is removed.
+
+`unlabelled`: whoever made it was killed before it said anything. One whose label cannot be read is `away`.
+"""
 
 _LABEL = ".json"
 _NAME = re.compile(r"(.+)~(\d{1,15})", re.ASCII)
@@ -43,9 +47,11 @@ def write_label(stem: Path, archive: Archive, stage: Stage) -> None:
     """Say durably what an archive holds. Raises StoreUnavailable."""
     fields = asdict(archive)
     del fields["problem"]
-    durable.write_durably(
-        f"{stem}{_LABEL}", json.dumps({"version": _VERSION, "stage": stage, "archive": fields}).encode()
-    )
+    path, previous = f"{stem}{_LABEL}", None
+    with suppress(FileNotFoundError, durable.UnsafeFile):
+        previous = durable.read_private(path, _MOST_BYTES)
+    label = json.dumps({"version": _VERSION, "stage": stage, "archive": fields}).encode()
+    durable.write_durably(path, label, previous=previous)
 
 
 def read_label(stem: Path, owner: str | None) -> tuple[Archive, Stage]:

@@ -1,8 +1,8 @@
 """A whole session as one compressed file: records, plans, output, journal.
 
 Members of the tar, in this order: `session.json`, `plans/<id>.json`, `tasks/<id>.json` each followed by its
-`runs/<id>.<n>/<file>`, `journal.jsonl`, `connections.json`. Records are as `mcp_tasks.codec` writes
-them. A text that is sealed in the journal is sealed here.
+`runs/<id>.<n>/<file>`, the runs that have no record any more, `journal.jsonl`, `connections.json`. Records
+are as `mcp_tasks.codec` writes them. A text that is sealed in the journal is sealed here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import IO, Any, TypeAlias
 
@@ -22,8 +23,9 @@ from pydantic import TypeAdapter
 
 from mcp_tasks.codec import encode_plan, encode_session, encode_task
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.models import Connection, Message, Session, Task
+from mcp_tasks.models import Connection, Message, Session, SessionKey, Task, TaskKey
 from mcp_tasks.ports import Archive, Journal, Sealer, Store
+from mcp_tasks.stores.disk.leftovers import runs_in
 from mcp_tasks.transfer.files import run_files
 
 __all__ = ["CONNECTIONS", "Snapshot", "pack", "sealed_line", "unsealed_message"]
@@ -89,6 +91,8 @@ def pack(
             _add(tar, f"tasks/{task.key.task_id}.json", encode_task(task), task.created_at)
             for size in _add_runs(tar, store, task):
                 files, output_bytes = files + 1, output_bytes + size
+        for size in _add_strays(tar, store, session.key, {task_id for task_id, _ in tasks}):
+            files, output_bytes = files + 1, output_bytes + size
         messages = _add_journal(tar, journal, session, sealer)
         known = journal.connections(session.key.owner, session.key.session, limit=_MOST_CONNECTIONS)
         _add(tar, "connections.json", CONNECTIONS.dump_json(known), archive.archived_at)
@@ -136,16 +140,28 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes, at_ms: int) -> None:
 
 def _add_runs(tar: tarfile.TarFile, store: Store, task: Task) -> Iterator[int]:
     for run in range(1, task.run + 1):
-        folder = os.fspath(store.run_folder(task.key, run))
-        for name in run_files(folder):
-            with open(os.open(f"{folder}/{name}", _READ), "rb") as file:
-                found = os.fstat(file.fileno())
-                entry = tarfile.TarInfo(f"runs/{task.key.task_id}.{run}/{name}")
-                entry.size, entry.mode = found.st_size, 0o600
-                # As text, because a float cannot hold it to the nanosecond.
-                entry.pax_headers = {"mtime": f"{found.st_mtime_ns // 10**9}.{found.st_mtime_ns % 10**9:09d}"}
-                tar.addfile(entry, file)
-                yield found.st_size
+        yield from _add_run(tar, os.fspath(store.run_folder(task.key, run)))
+
+
+def _add_strays(tar: tarfile.TarFile, store: Store, session: SessionKey, known: set[str]) -> Iterator[int]:
+    """The runs of tasks whose records were set aside: their output is all that is left of them."""
+    folder = os.fspath(store.run_folder(TaskKey(session.owner, session.session, "0" * 36), 1).parent)
+    with suppress(FileNotFoundError):
+        for task_id, run in sorted(runs_in(folder)):
+            if task_id not in known:
+                yield from _add_run(tar, f"{folder}/{task_id}.{run}")
+
+
+def _add_run(tar: tarfile.TarFile, folder: str) -> Iterator[int]:
+    for name in run_files(folder):
+        with open(os.open(f"{folder}/{name}", _READ), "rb") as file:
+            found = os.fstat(file.fileno())
+            entry = tarfile.TarInfo(f"runs/{os.path.basename(folder)}/{name}")
+            entry.size, entry.mode = found.st_size, 0o600
+            # As text, because a float cannot hold it to the nanosecond.
+            entry.pax_headers = {"mtime": f"{found.st_mtime_ns // 10**9}.{found.st_mtime_ns % 10**9:09d}"}
+            tar.addfile(entry, file)
+            yield found.st_size
 
 
 def _add_journal(tar: tarfile.TarFile, journal: Journal, session: Session, sealer: Sealer | None) -> int:

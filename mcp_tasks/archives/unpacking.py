@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ from mcp_tasks.models import Message, Plan, PlanKey, Session, SessionKey, Task, 
 from mcp_tasks.ports import Archive, Journal, Sealer, Store
 from mcp_tasks.stores.disk.durable import fsync_folder, unavailable
 
-__all__ = ["Damaged", "Unpacker", "snapshot_of"]
+__all__ = ["Damaged", "Unpacker", "newest_message", "snapshot_of"]
 
 _RECORD = re.compile(r"(tasks|plans)/([0-9a-z]{1,64})\.json", re.ASCII)
 _OUTPUT = re.compile(r"runs/([0-9a-z]{36})\.(\d{1,6})/([a-z][a-z0-9._-]{0,63})", re.ASCII)
@@ -59,7 +60,7 @@ class Unpacker:
         self._plans: list[Plan] = []
         self._tasks: list[Task] = []
         self._folders: set[str] = set()
-        self._files = self._messages = 0
+        self._files = self._messages = self._bytes = 0
 
     def unpack(self, file: IO[bytes]) -> None:
         """Read the archive from an open file.
@@ -100,6 +101,9 @@ class Unpacker:
             for connection in reversed(CONNECTIONS.validate_json(_small(entry, data))):
                 self._journal.connect(replace(connection, session=into.session))
         elif (output := _OUTPUT.fullmatch(entry.name)) is not None:
+            self._bytes += entry.size
+            if self._archive.sha256 and self._bytes > self._archive.output_bytes:
+                raise ValueError("there is more output than its label says")
             key = TaskKey(into.owner, into.session, output[1])
             folder = os.fspath(self._store.make_run_folder(key, int(output[2])))
             _write(f"{folder}/{output[3]}", entry, data)
@@ -124,7 +128,9 @@ def _members(file: IO[bytes], archive: Archive) -> Iterator[tuple[tarfile.TarInf
     try:
         with tarfile.open(fileobj=file, mode="r|gz") as tar:
             for entry in tar:
-                data = tar.extractfile(entry) if entry.isreg() else None
+                # A hole may be larger than any disk, and nothing that was packed here has one.
+                plain = entry.isreg() and not entry.issparse()
+                data = tar.extractfile(entry) if plain else None
                 if data is None:
                     raise Damaged(archive.name, f"{entry.name!r:.80} is no file")
                 yield entry, data
@@ -151,6 +157,18 @@ def _write(path: str, entry: tarfile.TarInfo, data: IO[bytes]) -> None:
         raise InvalidArgument(
             "the output of one of its tasks is there already", "give another name"
         ) from error
+
+
+def newest_message(file: IO[bytes], archive: Archive) -> int:
+    """The sequence number of the newest message that an archive holds, 0 for none. Raises Damaged."""
+    newest = 0
+    try:
+        for entry, data in _members(file, archive):
+            if entry.name == "journal.jsonl":
+                newest = max((int(json.loads(line)["seq"]) for line in data), default=0)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(archive.name, str(error)) from error
+    return newest
 
 
 def snapshot_of(file: IO[bytes], archive: Archive) -> tuple[Session, Snapshot]:

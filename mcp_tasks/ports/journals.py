@@ -100,8 +100,11 @@ class Journal(Protocol):
         """
         ...
 
-    def delete(self, session: SessionKey) -> int:
-        """Forget the journal of a session and who was connected; returns how many messages went."""
+    def delete(self, session: SessionKey, *, upto: int | None = None) -> int:
+        """Forget the journal of a session and who was connected; returns how many messages went.
+
+        With `upto` messages whose sequence numbers come after it stay, and then so does the rest.
+        """
         ...
 
     def reseal(self, renewed: Callable[[str], str | None]) -> tuple[int, int]:

@@ -340,6 +340,47 @@ def test_a_forged_member_after_good_ones_takes_back_what_was_restored(json_rig: 
     assert rig.files() == [f"work~{AT}.tar.gz"]
 
 
+def test_holes_in_an_archive_are_refused_before_they_fill_the_disk(json_rig: Rig) -> None:
+    place = json_rig.place.root / "archive" / "somebody"
+    place.mkdir(parents=True)
+    entry = tarfile.TarInfo("runs/" + "0" * 36 + ".1/stdout")
+    entry.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(2**60)}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(entry)
+    (place / f"forged~{AT}.tar.gz").write_bytes(out.getvalue())
+
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        json_rig.archives.restore(OWNER, "forged", at=AT)
+
+    assert "somebody/forged" not in contents(json_rig.place)
+
+
+def test_more_output_than_the_label_says_is_refused(json_rig: Rig) -> None:
+    archive = json_rig.archives.archive(WORK, at=AT)
+    label = json_rig.packed.with_name(f"{archive.name}.json")
+    fields = json.loads(label.read_bytes())
+    fields["archive"]["output_bytes"] -= 1
+    label.write_text(json.dumps(fields))
+
+    with pytest.raises(StoreUnavailable, match="more output"):
+        json_rig.archives.restore(OWNER, "work", at=AT)
+
+
+def test_the_output_of_a_task_whose_record_was_set_aside_goes_along(json_rig: Rig) -> None:
+    rig = json_rig
+    task = add_finished(rig.place, "work", output=b"all that is left")
+    [record] = rig.place.root.glob(f"sessions/*/work/tasks/{task.key.task_id}.json")
+    record.write_bytes(b"broken")
+    os.utime(rig.place.store.run_folder(task.key, 1), (AT // 1000, AT // 1000))
+
+    archive = rig.archives.archive(WORK, at=AT)
+    rig.archives.restore(OWNER, "work", at=AT)
+
+    assert archive.tasks == 4
+    assert (rig.place.store.run_folder(task.key, 1) / "stdout").read_bytes() == b"all that is left"
+
+
 def test_links_in_an_archive_are_refused(json_rig: Rig) -> None:
     place = json_rig.place.root / "archive" / "somebody"
     place.mkdir(parents=True)

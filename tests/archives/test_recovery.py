@@ -13,6 +13,7 @@ import pytest
 
 from mcp_tasks.archives import SessionArchives, folder
 from mcp_tasks.errors import StoreUnavailable
+from mcp_tasks.models import Draft, Session, SessionKey
 from mcp_tasks.transfer import Place
 from tests.archives.rig import archives_of
 from tests.stores.records import OWNER
@@ -111,11 +112,97 @@ def test_an_archive_without_a_label_whose_session_is_there_goes(
     assert rig.archives.all() == []
 
 
+def test_an_archive_whose_session_left_stays_when_another_one_has_its_name_by_then(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(rig.place)["somebody/work"]
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.place.journal, "delete", kill)
+        with pytest.raises(Killed):
+            rig.archives.archive(WORK, at=AT)
+    assert not rig.is_there()
+    rig.place.store.open_session(Session(WORK, AT + 50))
+    task = add_finished(rig.place, "work")
+    [said] = rig.place.journal.append([Draft(WORK, "user", "in the new one", AT + 99)])
+
+    [told] = rig.archives.recover()
+
+    assert "away now" in told
+    assert rig.place.store.load(task.key) == task
+    assert list(rig.place.journal.everything(WORK)) == [said]
+    rig.archives.restore(OWNER, "work", at=AT, into="old")
+    after = contents(rig.place)["somebody/old"]
+    assert len(after["tasks"]) == len(before["tasks"])
+    assert len(after["messages"]) == len(before["messages"])
+
+
+def test_what_is_said_while_a_session_leaves_is_kept(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = rig.place.store.delete_session
+    said = []
+
+    def slow(key: SessionKey) -> int:
+        said.extend(rig.place.journal.append([Draft(key, "user", "wait!", AT + 99)]))
+        return real(key)
+
+    monkeypatch.setattr(rig.place.store, "delete_session", slow)
+    archive = rig.archives.archive(WORK, at=AT)
+
+    assert archive.messages == 10
+    assert list(rig.place.journal.everything(WORK)) == said
+
+
+@pytest.mark.parametrize("label", ["{", '{"version": 99}'])
+def test_an_archive_whose_label_cannot_be_read_is_never_taken_for_a_left_over(label: str, rig: Rig) -> None:
+    empty = SessionKey(OWNER, "empty")
+    rig.archives.archive(empty, at=AT)
+    [path] = rig.place.root.glob("archive/*/*.json")
+    path.write_text(label)
+    rig.place.store.open_session(Session(empty, AT + 7))
+
+    assert rig.archives.recover() == []
+    assert len(rig.archives.all()) == 1
+
+
+def test_a_restoration_that_was_all_but_over_is_ended_and_not_undone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.archives.archive(WORK, at=AT)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.place.journal, "touch", kill)
+        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
+        with pytest.raises(Killed):
+            rig.archives.restore(OWNER, "work", at=AT)
+    [said] = rig.place.journal.append([Draft(WORK, "user", "I am back", AT + 99)])
+
+    [told] = rig.archives.recover()
+
+    assert "is back" in told
+    assert said in rig.place.journal.everything(WORK)
+    assert len(list(rig.place.store.tasks(WORK))) == 4
+    assert rig.archives.all() == []
+
+
+def test_what_was_said_in_a_half_restored_session_stays(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.archives.archive(WORK, at=AT)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.place.store, "create_plan", kill)
+        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
+        with pytest.raises(Killed):
+            rig.archives.restore(OWNER, "work", at=AT)
+    [said] = rig.place.journal.append([Draft(WORK, "user", "where is my plan?", AT + 99)])
+
+    [told] = rig.archives.recover()
+
+    assert "in part" in told
+    assert said in rig.place.journal.everything(WORK)
+    assert len(rig.archives.all()) == 1
+
+
 def test_half_a_restoration_is_undone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.archives.archive(WORK, at=AT)
     with monkeypatch.context() as patch:
         patch.setattr(rig.place.store, "create_plan", kill)
-        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: None)
+        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
         with pytest.raises(Killed):
             rig.archives.restore(OWNER, "work", at=AT)
     assert rig.is_there()
@@ -133,7 +220,7 @@ def test_what_was_started_in_a_half_restored_session_stays(rig: Rig, monkeypatch
     rig.archives.archive(WORK, at=AT)
     with monkeypatch.context() as patch:
         patch.setattr(rig.place.store, "create_plan", kill)
-        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: None)
+        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
         with pytest.raises(Killed):
             rig.archives.restore(OWNER, "work", at=AT)
     task = add_finished(rig.place, "work")

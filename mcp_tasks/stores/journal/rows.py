@@ -18,6 +18,7 @@ __all__ = [
     "any_page",
     "folded_ids",
     "forget_messages",
+    "forget_older",
     "forget_words",
     "index_tail",
     "indexed_row",
@@ -34,8 +35,10 @@ __all__ = [
     "with_versions",
 ]
 
-ID, TEXT, SEALED = 0, 4, 9
+ID, ROLE, TEXT, SEALED = 0, 2, 4, 9
 """Where they stand in COLUMNS."""
+
+_AT_ONCE = 500
 
 _INSERT = (
     f"INSERT INTO message (session, {COLUMNS}) VALUES ({', '.join('?' * (1 + len(COLUMNS.split(','))))})"  # noqa: S608 - a constant
@@ -204,6 +207,22 @@ def forget_messages(connection: sqlite3.Connection, number: int, rows: Sequence[
     forget_words(connection, number, rows)
     connection.executemany("DELETE FROM version WHERE message = ?", [(row[ID],) for row in rows if row[8]])
     connection.executemany("DELETE FROM message WHERE id = ?", [(row[ID],) for row in rows])
+
+
+def forget_older(connection: sqlite3.Connection, number: int, upto: int) -> int:
+    """Remove messages up to a sequence number, folded ones too; returns how many.
+
+    A body that newer ones are folded into as well stays whole.
+    """
+    low, high = first_row(number), first_row(number) - 1 + upto
+    (gone,) = connection.execute(
+        "SELECT coalesce(sum(messages), 0) FROM fold WHERE id >= ? AND last <= ?", (low, high)
+    ).fetchone()
+    connection.execute("DELETE FROM fold WHERE id >= ? AND last <= ?", (low, high))
+    while rows := live_page(connection, low, high, _AT_ONCE):
+        gone += sum(row[ROLE] != "summary" for row in rows)
+        forget_messages(connection, number, rows)
+    return int(gone)
 
 
 # -- the full-text index, which lags behind until somebody searches or much has come together -------

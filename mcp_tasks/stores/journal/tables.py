@@ -273,13 +273,15 @@ class TablesJournal(TablesSearching):
             row, tuple((one.at, self._texts.stored(one.text, sealed=sealed)) for one in message.versions)
         )
 
-    def delete(self, session: SessionKey) -> int:
+    def delete(self, session: SessionKey, *, upto: int | None = None) -> int:
         """See `ports.Journal`."""
 
         def write(connection: sqlite3.Connection) -> int:
             number = journal_rows.session_number(connection, session)
             if number is None:
                 return 0
+            if upto is not None and journal_rows.newest_row(connection, number) >= first_row(number) + upto:
+                return journal_rows.forget_older(connection, number, upto)
             (folded,) = connection.execute(
                 "SELECT coalesce(sum(messages), 0) FROM fold WHERE id BETWEEN ? AND ?", row_range(number)
             ).fetchone()
