@@ -19,6 +19,7 @@ from mcp_tasks.stores.disk import mounts, state_folder
 from mcp_tasks.stores.json import task_files
 from mcp_tasks.stores.json.markers import marker_name
 from mcp_tasks.stores.json.store import JsonFileStore
+from mcp_tasks.stores.sqlite.store import SqliteStore
 from tests.stores.faulty_os import faulty
 from tests.stores.records import OWNER, SESSION, finished, pending, running
 from tests.stores.test_json_damage import put, record_of, session_of
@@ -99,6 +100,32 @@ def test_a_broken_identity_is_set_aside_where_the_records_tell_whose_it_is(root:
     assert store.load(task.key) == task
     assert "store.json" in store.problems()[0]
     assert JsonFileStore(root).problems() == []
+
+
+def test_a_broken_identity_is_never_replaced_by_that_of_another_adapter(root: Path) -> None:
+    task = finished(running())
+    store = SqliteStore(root)
+    store.create(task)
+    (store.make_run_folder(task.key, 1) / "stdout").write_text("precious")
+    store.close()
+    for damage in ("{", None):
+        (root / "store.json").write_text(damage) if damage else (root / "store.json").unlink()
+        with pytest.raises(StoreUnavailable):
+            JsonFileStore(root)
+    (root / "store.json").write_text("{")
+    again = SqliteStore(root)
+    assert again.load(task.key) == task
+    again.close()
+
+
+def test_who_was_killed_while_a_broken_identity_was_replaced_left_nothing_that_is_refused(root: Path) -> None:
+    store = JsonFileStore(root)
+    task = running()
+    store.create(task)
+    (root / "audit.jsonl").touch()
+    (root / "store.json").rename(root / "quarantine" / "1700000000000-0123abcd-store.json")
+
+    assert JsonFileStore(root).load(task.key) == task
 
 
 def test_a_broken_identity_without_records_is_refused(root: Path) -> None:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mcp_tasks.clock import Clock
 from mcp_tasks.codec import SCHEMA, NewerSchema
 from mcp_tasks.errors import (
     KeyConflict,
@@ -23,7 +24,7 @@ from mcp_tasks.errors import (
     TaskNotFinished,
     TaskNotFound,
 )
-from mcp_tasks.models import Cancelled, Exited, SessionKey, Task
+from mcp_tasks.models import Cancelled, Exited, SessionKey, Task, TaskKey
 from mcp_tasks.stores.database import connections
 from mcp_tasks.stores.json.store import JsonFileStore
 from mcp_tasks.stores.sqlite.store import SqliteStore
@@ -330,7 +331,74 @@ def test_a_session_in_which_something_is_being_started_is_not_deleted(store: Sql
     finally:
         os.close(lock)
     assert store.delete_session(SESSION) == 0
-    assert not folder.exists()
+    assert folder.exists(), "somebody may be about to register its task"
+
+
+def test_what_is_parked_while_a_session_is_deleted_keeps_its_launch(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, parked = finished(running()), pending()
+    (store.make_run_folder(over.key, 1) / "stdout").write_text("out")
+    store.create(over)
+    real = store._runs.remove_all
+
+    def slow(session: SessionKey, task_ids: Collection[str]) -> int:
+        (store.make_run_folder(parked.key, 1) / "launch").write_text("make all")
+        freed = real(session, task_ids)
+        store.create(parked)
+        return freed
+
+    monkeypatch.setattr(store._runs, "remove_all", slow)
+    assert store.delete_session(SESSION) == 3
+    assert (store.run_folder(parked.key, 1) / "launch").exists()
+    assert not store.run_folder(over.key, 1).exists()
+    assert store.pending() == [parked.key]
+
+
+def test_the_output_of_tasks_whose_database_broke_stays(root: Path) -> None:
+    with closing(SqliteStore(root)) as store:
+        task = finished(running())
+        folder = store.make_run_folder(task.key, 1)
+        (folder / "stdout").write_text("precious")
+        os.utime(folder, LONG_AGO)
+        store.create(task)
+    (root / "records.db").write_bytes(b"")
+    with closing(SqliteStore(root)) as store:
+        later = TaskKey(OWNER, "default", Clock().new_task_id())
+        left = store.make_run_folder(later, 1)
+        os.utime(left, LONG_AGO)
+        with pytest.raises(TaskNotFound):
+            store.load(task.key)
+        store.sweep()
+    assert (folder / "stdout").exists()
+    assert not left.exists(), "it came after the database broke"
+
+
+def test_the_output_of_tasks_whose_database_is_missing_stays(root: Path) -> None:
+    with closing(SqliteStore(root)) as store:
+        task = finished(running())
+        folder = store.make_run_folder(task.key, 1)
+        (folder / "stdout").write_text("precious")
+        os.utime(folder, LONG_AGO)
+        store.create(task)
+    (root / "records.db").unlink()
+    with closing(SqliteStore(root)) as store:
+        store.sweep()
+        assert any("missing" in problem for problem in store.problems())
+    assert (folder / "stdout").exists()
+
+
+def test_the_output_of_a_broken_row_stays_however_long_the_name_of_its_session(
+    root: Path, store: SqliteStore
+) -> None:
+    task = finished(running("X" * 128))
+    folder = store.make_run_folder(task.key, 1)
+    os.utime(folder, LONG_AGO)
+    store.create(task)
+    spoil(root, task, b"broken")
+    assert list(store.tasks(task.key.session_key)) == []
+    store.sweep()
+    assert folder.exists()
 
 
 @pytest.mark.parametrize(

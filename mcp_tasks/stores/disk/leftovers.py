@@ -10,10 +10,12 @@ import errno
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from mcp_tasks.clock import new_task_id
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
 from mcp_tasks.models import TASK_ID, Task, TaskKey
 from mcp_tasks.stores.disk import durable
@@ -25,6 +27,9 @@ from mcp_tasks.stores.disk.state_folder import StateFolder
 __all__ = ["Folders", "Leftovers", "RecordFiles", "Registered", "runs_in"]
 
 _LAUNCH = "launch"
+_DATABASE = re.compile(r"(\d{1,14})-[0-9a-f]{8}-records\.db")
+_MOMENT = 10
+"""So many characters of an id tell when the task was made."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOT_NOW = (errno.EAGAIN, errno.ENOENT)
 
@@ -144,6 +149,7 @@ class Leftovers:
         found = list(runs_in(runs))
         recorded = self._registered.of(owner, session)
         kept: frozenset[str] | None = None
+        since = ""
         orphans: list[_Orphan] = []
         for task_id, run in found:
             path = f"{runs}/{task_id}.{run}"
@@ -152,15 +158,21 @@ class Leftovers:
                     self._remove_launch(path, owner, session, task_id)
                 continue
             if kept is None:
-                kept = self._set_aside()
-            if task_id not in kept and self._is_old(path):
+                kept, since = self._set_aside()
+            if task_id not in kept and task_id >= since and self._is_old(path):
                 orphans.append(_Orphan(path, owner, session, task_id))
         return orphans
 
-    def _set_aside(self) -> frozenset[str]:
-        """The tasks whose record is in quarantine: what they wrote is kept with it."""
+    def _set_aside(self) -> tuple[frozenset[str], str]:
+        """The tasks whose record is in quarantine: what they wrote is kept with it.
+
+        And the least id of those that came after the newest database that lies there as a whole: of the
+        older ones nobody knows any more which had a record in it.
+        """
         names = os.listdir(self._state.path("quarantine"))
-        return frozenset(name.rpartition("~")[2].partition(".")[0] for name in names)
+        lost = [int(found[1]) for name in names if (found := _DATABASE.match(name))]
+        since = new_task_id(max(lost))[:_MOMENT] if lost else ""
+        return frozenset(name.rpartition("~")[2].partition(".")[0] for name in names), since
 
     def _is_old(self, path: str) -> bool:
         try:

@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOST_PROBLEMS = 1000
+_LONGEST_LABEL = 210
+_MARKS = {"json": "active", "sqlite": "records.db"}
+"""What only a directory of the adapter has."""
 # What a state directory may hold before it has its store.json: the work of a process that was killed.
 _OURS = frozenset(
     (
@@ -125,7 +128,7 @@ class StateFolder:
         """
         original = os.path.relpath(path, self.root)
         parts = [part for part in original.split(os.sep) if part != "sessions"]
-        label = "~".join(parts[-2:])[:150]
+        label = "~".join(parts[-2:])[:_LONGEST_LABEL]
         name = f"{int(self._now() * 1000)}-{secrets.token_hex(4)}-{label}"
         try:
             os.rename(path, self.path("quarantine", name))
@@ -139,7 +142,7 @@ class StateFolder:
 
     def keep_aside(self, label: str, data: bytes, why: str) -> None:
         """Write what cannot be read to `quarantine/`, as `set_aside` moves it. Raises StoreUnavailable."""
-        name = f"{int(self._now() * 1000)}-{secrets.token_hex(4)}-{label[:150]}"
+        name = f"{int(self._now() * 1000)}-{secrets.token_hex(4)}-{label[:_LONGEST_LABEL]}"
         durable.write_durably(self.path("quarantine", name), data)
         self._explain(name, label, label, why)
 
@@ -195,7 +198,7 @@ class StateFolder:
 
     def _refuse_foreign(self, found: os.stat_result) -> None:
         """Leave a folder alone that has another purpose. It would be closed to others, and filled."""
-        if os.path.lexists(self.path("store.json")):
+        if os.path.lexists(self.path("store.json")) or self._lost_identity():
             return
         foreign = [name for name in os.listdir(self.root) if name.lstrip(".").split(".")[0] not in _OURS]
         if foreign or found.st_mode & (stat.S_ISVTX | stat.S_IWOTH):
@@ -203,12 +206,19 @@ class StateFolder:
                 "the folder is used for something else, or by everybody", "set MCP_TASKS_DIR to a new folder"
             )
 
+    def _lost_identity(self) -> bool:
+        """Whether a process was killed between setting a broken `store.json` aside and writing a new one."""
+        with suppress(OSError):
+            return any(name.endswith("-store.json") for name in os.listdir(self.path("quarantine")))
+        return False
+
     def _belongs_to_us(self) -> bool:
         """Whether `store.json` names us; False where there is none. Raises StoreUnavailable."""
         path = self.path("store.json")
         try:
             data = durable.read_private(path, 10_000, self.report)
         except FileNotFoundError:
+            self._refuse_other_adapter("it is missing")
             durable.make_private_folder(self.root, self.report)
             return False
         except durable.UnsafeFile as error:
@@ -228,7 +238,8 @@ class StateFolder:
         durable.make_private_folder(self.root, self.report)
         if identity["schema"] < SCHEMA:
             # From now on it may hold what an older program cannot read, so that one must refuse it.
-            durable.write_durably(path, json.dumps({**identity, "schema": SCHEMA}).encode())
+            lifted = json.dumps({**identity, "schema": SCHEMA}).encode()
+            durable.write_durably(path, lifted, previous=data)
             self.lifted_from = identity["schema"]
         return True
 
@@ -239,10 +250,20 @@ class StateFolder:
                 f"store.json cannot be read ({why}), so nobody can tell whose state directory this is",
                 "restore store.json, or set MCP_TASKS_DIR to another folder",
             )
+        self._refuse_other_adapter(why)
         durable.make_private_folder(self.root, self.report)
         durable.make_private_folder(self.path("quarantine"), self.report)
         self.set_aside(self.path("store.json"), why)
         return False
+
+    def _refuse_other_adapter(self, why: str) -> None:
+        """Without an identity: what another adapter made would seem empty, and its output left over."""
+        for adapter, name in _MARKS.items():
+            if adapter != self._adapter and os.path.lexists(self.path(name)):
+                raise StoreUnavailable(
+                    f"store.json cannot be read ({why}), and the directory looks like one of {adapter!r}",
+                    f"set MCP_TASKS_STORE to {adapter}, or restore store.json",
+                )
 
     def _claim(self) -> None:
         identity = json.dumps({"schema": SCHEMA, "adapter": self._adapter}).encode()

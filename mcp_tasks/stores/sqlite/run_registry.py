@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, suppress
 from itertools import count
 from typing import Any
@@ -100,16 +100,20 @@ class RunRegistry:
         """
         return any(_is_locked(path) for _, path in self._runs_of(session))
 
-    def remove_all(self, session: SessionKey) -> int:
+    def remove_all(self, session: SessionKey, task_ids: Collection[str]) -> int:
         """Remove the run folders of a session that is gone, and tell the bytes.
 
-        A folder of a task that has begun to start meanwhile is left: its session comes to be again.
+        Any other folder is of a task that is about to be registered, and its session comes to be again; or
+        it was left over, and is swept.
+
+        Args:
+            session: That was removed just now.
+            task_ids: Its tasks.
         """
         owner, name = owner_folder(session.owner), session_folder(session.session)
-        registered = self.of(owner, name)
         thrown: list[str] = []
         for task_id, path in self._runs_of(session):
-            if task_id not in registered and not _is_locked(path):
+            if task_id in task_ids:
                 with suppress(OSError):  # what is left is swept
                     thrown.append(self._state.throw_away(path, task_id))
         place = self._state.path("sessions", owner, name)

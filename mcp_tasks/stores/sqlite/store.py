@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -73,6 +74,7 @@ class SqliteStore:
         self._state = StateFolder(root, "sqlite", ("sessions", "slots"), now)
         self.slots = Path(self._state.path("slots"))
         self._admission = ProcessLock(self._state.path("admission.lock"), _ADMISSION_SECONDS)
+        self._note_missing_records()
         self._database = Database(
             self._state.path("records.db"),
             MIGRATIONS,
@@ -89,6 +91,13 @@ class SqliteStore:
         except BaseException:
             self._database.close()
             raise
+
+    def _note_missing_records(self) -> None:
+        """Where the database is gone but not what the tasks wrote, that is kept as if it had been broken."""
+        if not os.path.lexists(self._state.path("records.db")):
+            runs = next(Path(self._state.path("sessions")).glob("*/*/runs/*"), None)
+            if runs is not None:
+                self._state.keep_aside("records.db", b"", "it was missing, and the output of tasks was not")
 
     def create(self, task: Task) -> None:
         """See `Store.create`. One transaction."""
@@ -260,7 +269,7 @@ class SqliteStore:
         address = SESSIONS.address(key)
         self.load_session(key)
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> frozenset[str]:
             where = "WHERE owner = ? AND session = ?"
             query = f"SELECT task_id FROM tasks {where} AND open IS NOT NULL LIMIT 1"  # noqa: S608 (our own)
             unfinished = connection.execute(query, address).fetchone()
@@ -273,14 +282,16 @@ class SqliteStore:
                 raise TaskNotFinished(
                     f"session {key.session} is in use: a task is being started", "end what runs in it first"
                 )
+            ids = connection.execute(f"SELECT task_id FROM tasks {where}", address).fetchall()  # noqa: S608
             for table in ("plans", "tasks", "counts"):
                 connection.execute(f"DELETE FROM {table} {where}", address)  # noqa: S608 (our own words)
             if not connection.execute(f"DELETE FROM sessions {where}", address).rowcount:  # noqa: S608
                 raise SessionNotFound(key.session)
+            return frozenset(task_id for (task_id,) in ids)
 
-        self._rows.change(write)
+        gone = self._rows.change(write)
         self._sessions.known.discard(key)
-        return self._runs.remove_all(key)
+        return self._runs.remove_all(key, gone)
 
     def create_plan(self, plan: Plan) -> None:
         """See `Store.create_plan`."""
