@@ -123,7 +123,7 @@ def verify(
             problems = list(transfer.verify(here.place, here.archives))
         if repair is not None:
             backup = transfer.find_backup(
-                backups_folder(settings, backups), None if repair == "newest" else repair
+                backups_folder(settings, backups), None if repair == "newest" else repair, settings.dir
             )
             with waiting(f"bringing back from {backup.name}"):
                 back = transfer.repair(here.place, backup, open_at, at=now_ms())
@@ -231,7 +231,7 @@ def restore(
     from mcp_tasks.transfer import find_backup, restore_backup
 
     settings = Settings(dir=directory)
-    found = find_backup(backups_folder(settings, folder), name)
+    found = find_backup(backups_folder(settings, folder), name, settings.dir)
     with waiting(f"restoring {found.name}"):
         aside = restore_backup(found, settings.dir, replace=replace, at=now_ms())
     view = _backup_view(found) | {"dir": str(settings.dir)} | ({"aside": str(aside)} if aside else {})

@@ -51,7 +51,7 @@ class Backup:
 def make_backup(
     source: Place, folder: Path, open_place: OpenPlace, *, at: int, seen: Seen, keep: int
 ) -> Backup:
-    """Copy a state directory as it is now, check the copy, and remove the oldest backups.
+    """Copy a state directory as it is now, check the copy, and remove the oldest backups of it.
 
     Args:
         source: May be in use by any number of servers.
@@ -87,7 +87,8 @@ def make_backup(
             with suppress(StoreUnavailable):
                 remove_tree(draft)
             raise
-        _rotate(folder, keep)
+        # Those of other state directories in the same folder are none of ours.
+        _rotate(folder, _by_source(folder)[os.path.realpath(source.root)], keep)
         return Backup(path, manifest)
 
 
@@ -104,11 +105,17 @@ def all_backups(folder: Path) -> list[Backup]:
     return [_described(folder / name) for name in names]
 
 
-def find_backup(folder: Path, name: str | None) -> Backup:
+def find_backup(folder: Path, name: str | None, of: Path | None = None) -> Backup:
     """A backup by its name or path, or the newest that is whole.
 
+    Args:
+        folder: Where the backups are; those of several state directories may lie there.
+        name: Of the backup; None for the newest.
+        of: The state directory that is meant where no name is given. Where there are only backups of one
+            other directory, the newest of those.
+
     Raises:
-        InvalidArgument: There is none.
+        InvalidArgument: There is none, or nobody can tell which is meant.
         StoreUnavailable: It is not whole.
     """
     if name is not None:
@@ -116,23 +123,39 @@ def find_backup(folder: Path, name: str | None) -> Backup:
         if not path.is_dir():
             raise InvalidArgument(f"there is no backup {name}", "`mcp-tasks store backups` lists them")
         return Backup(path.absolute(), read_manifest(path))
-    whole = next((backup for backup in all_backups(folder) if backup.manifest is not None), None)
-    if whole is None:
+    whole = _by_source(folder)
+    if not whole:
         raise InvalidArgument(f"there is no backup in {folder}", "`mcp-tasks store backup` makes one")
-    return whole
+    ours = whole.get(os.path.realpath(of)) if of is not None else None
+    if ours is None:
+        if len(whole) > 1:
+            raise InvalidArgument(
+                f"there are backups of several state directories in {folder}",
+                "name one of those that `mcp-tasks store backups` lists",
+            )
+        (ours,) = whole.values()
+    return ours[0]
+
+
+def _by_source(folder: Path) -> dict[str, list[Backup]]:
+    """The whole backups of each state directory, newest first."""
+    found: dict[str, list[Backup]] = {}
+    for backup in all_backups(folder):
+        if backup.manifest is not None:
+            found.setdefault(os.path.realpath(backup.manifest.source), []).append(backup)
+    return found
 
 
 def rotate(folder: Path, keep: int) -> list[str]:
-    """Remove the oldest backups until `keep` are left; returns their names.
+    """Remove the oldest backups until `keep` of each state directory are left; returns their names.
 
-    What is not whole goes first, and is not counted; the newest whole one never goes.
+    What is not whole is not counted and stays; the newest whole one of a directory never goes.
     """
     with _alone(folder):
-        return _rotate(folder, keep)
+        return [name for whole in _by_source(folder).values() for name in _rotate(folder, whole, keep)]
 
 
-def _rotate(folder: Path, keep: int) -> list[str]:
-    whole = [backup for backup in all_backups(folder) if backup.manifest is not None]
+def _rotate(folder: Path, whole: list[Backup], keep: int) -> list[str]:
     removed: list[str] = []
     for backup in reversed(whole[max(1, keep) :]):
         gone = folder / f"{_DRAFT}{backup.name}"

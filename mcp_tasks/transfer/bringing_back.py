@@ -65,10 +65,9 @@ def restore_backup(backup: Backup, root: Path, *, replace: bool, at: int) -> Pat
         remove_tree(draft)
         root.parent.mkdir(parents=True, exist_ok=True)
         copy_state(backup.path / STATE, draft, manifest)
-        aside = _set_aside(root, at) if full else None
-        with suppress(FileNotFoundError):
-            os.rmdir(root)
-        os.rename(draft, root)
+        if full:
+            _refuse_running(root)  # it took a while
+        aside = _put_in_place(draft, root, at, full=full)
         durable.fsync_folder(root.parent)
     except OSError as error:
         raise durable.unavailable("restoring a backup", error) from error
@@ -109,9 +108,20 @@ def _holds_something(root: Path) -> bool:
         raise durable.unavailable("reading the state directory", error) from error
 
 
-def _set_aside(root: Path, at: int) -> Path:
-    aside = root.with_name(f"{root.name}.replaced-{at}")
-    os.rename(root, aside)
+def _put_in_place(draft: Path, root: Path, at: int, *, full: bool) -> Path | None:
+    """Give a whole copy its name; what had it is set aside, and gets it back where that fails."""
+    aside = root.with_name(f"{root.name}.replaced-{at}") if full else None
+    if aside is not None:
+        os.rename(root, aside)
+    else:
+        with suppress(FileNotFoundError):
+            os.rmdir(root)
+    try:
+        os.rename(draft, root)
+    except OSError:
+        if aside is not None:
+            os.rename(aside, root)
+        raise
     return aside
 
 

@@ -52,7 +52,7 @@ def verify(place: Place, archives: Checked) -> Iterator[str]:
         for task in place.store.tasks(session.key):
             yield from _run_problems(place, task)
         yield from _journal_problems(place, session.key)
-    for sentence in (*place.store.problems(), *place.journal.problems()):
+    for sentence in (*place.journal.verify(), *place.store.problems(), *place.journal.problems()):
         if sentence not in told:
             told.add(sentence)
             yield sentence

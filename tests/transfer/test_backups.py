@@ -16,6 +16,7 @@ from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.transfer import (
     Place,
     all_backups,
+    bringing_back,
     check_backup,
     files,
     find_backup,
@@ -25,6 +26,7 @@ from mcp_tasks.transfer import (
 )
 from mcp_tasks.transfer.backups import Backup
 from mcp_tasks.transfer.manifest import MANIFEST
+from tests.stores.records import pending
 from tests.transfer.filled import (
     AT,
     WORK,
@@ -137,6 +139,47 @@ def test_backups_of_one_second_are_numbered_and_ordered(place: Place) -> None:
     assert numbers == [str(number) for number in range(10, 0, -1)]
 
 
+def test_a_store_that_cannot_be_replaced_stays_where_it_is(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = backup_of(place)
+    place.close()
+    real = os.rename
+
+    def rename(source: str | Path, target: str | Path) -> None:
+        if Path(source).name == ".state.restoring":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(StoreUnavailable, match="EIO"):
+        restore_backup(backup, place.root, replace=True, at=AT)
+
+    assert (place.root / "store.json").exists()
+    assert not list(tmp_path.glob("*.replaced-*"))
+
+
+def test_what_began_to_run_while_a_backup_was_checked_is_seen(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = backup_of(place)
+    real = bringing_back.copy_state
+    held: list[int] = []
+
+    def slow(*args: object) -> None:
+        real(*args)  # type: ignore[arg-type]  # whatever it is called with
+        folder = place.store.make_run_folder(pending("work").key, 1)
+        held.append(os.open(folder, os.O_RDONLY))
+        fcntl.flock(held[0], fcntl.LOCK_EX)
+
+    monkeypatch.setattr(bringing_back, "copy_state", slow)
+    try:
+        with pytest.raises(TaskNotFinished):
+            restore_backup(backup, place.root, replace=True, at=AT)
+    finally:
+        os.close(held[0])
+
+
 def test_the_last_good_one_is_never_removed(place: Place) -> None:
     good = backup_of(place)
     bad = backup_of(place, at=AT + 5000)
@@ -151,6 +194,30 @@ def test_the_last_good_one_is_never_removed(place: Place) -> None:
     assert "no backup" in first.problem
     with pytest.raises(StoreUnavailable):
         find_backup(good.path.parent, bad.name)
+
+
+def test_backups_of_another_state_directory_are_neither_removed_nor_taken_for_ones_own(
+    tmp_path: Path,
+) -> None:
+    one, other = (open_at(tmp_path / name / "state", "json") for name in ("one", "other"))
+    try:
+        folder = tmp_path / "backups"
+        old = make_backup(other, folder, open_at, at=AT, seen=as_recorded, keep=1)
+        names = [
+            make_backup(one, folder, open_at, at=AT + number, seen=as_recorded, keep=1).name
+            for number in (5_000, 9_000)
+        ]
+
+        assert [backup.name for backup in all_backups(folder)] == [names[1], old.name]
+        assert find_backup(folder, None, other.root).name == old.name
+        assert find_backup(folder, None, one.root).name == names[1]
+        assert rotate(folder, 1) == []
+        for of in (None, tmp_path / "third"):
+            with pytest.raises(InvalidArgument, match="several"):
+                find_backup(folder, None, of)
+    finally:
+        one.close()
+        other.close()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -216,6 +217,13 @@ def test_a_journal_that_cannot_be_read_is_named(json_rig: Rig, monkeypatch: pyte
     monkeypatch.setattr(type(json_rig.place.journal), "everything", fail)
 
     assert any("the disk is gone" in problem for problem in json_rig.verify())
+
+
+def test_folded_messages_that_are_missing_in_their_body_are_named(json_rig: Rig) -> None:
+    with closing(sqlite3.connect(json_rig.place.root / "journal.db")) as connection, connection:
+        assert connection.execute("UPDATE fold SET messages = messages + 1").rowcount == 1
+
+    assert any("folded messages are missing" in problem for problem in json_rig.verify())
 
 
 def test_a_damaged_backup_repairs_nothing(json_rig: Rig) -> None:
