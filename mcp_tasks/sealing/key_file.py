@@ -6,12 +6,12 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable
+from mcp_tasks.sealing.key_lock import key_lock
 from mcp_tasks.sealing.keys import Key, key_from_text, new_key, text_of
 
 __all__ = ["KeyFile"]
@@ -21,7 +21,6 @@ _HEAD = """\
 # Keep a copy in a safe place: without its key nothing that was sealed can be read again.
 """
 _MOST_BYTES = 65536
-_LOCK_S = 10.0
 _NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -65,20 +64,10 @@ class KeyFile:
         """See `KeySource`."""
         key = new_key()
         with self._guard, self._locked():
-            lines = self._lines()
-            self._replace([*lines, _line(key)])
+            self._refresh()  # what is no key file is not written over
+            self._replace([*self._lines(), _line(key)])
             self._refresh()
         return key
-
-    def drop(self, key_ids: Sequence[str]) -> None:
-        """See `KeySource`."""
-        with self._guard, self._locked():
-            self._refresh()
-            newest = self._keys[-1].key_id if self._keys else None
-            gone = {key.key_id for key in self._keys} & set(key_ids) - {newest}
-            if gone:
-                self._replace([line for line in self._lines() if not _is_one_of(line, gone)])
-                self._refresh()
 
     def older(self) -> list[str]:
         """See `KeySource`."""
@@ -127,7 +116,13 @@ class KeyFile:
                     f"the key file is open to others (mode {stat.S_IMODE(found.st_mode):04o})",
                     f"chmod 600 {self._path}, and if somebody may have read it, mcp-tasks store rotate-key",
                 )
-            return file.read(_MOST_BYTES).decode("utf-8", "replace").splitlines(keepends=True)
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise StoreUnavailable(
+                f"the key file is larger than {_MOST_BYTES} bytes",
+                "take out keys that nothing needs any more",
+            )
+        return text.decode("utf-8", "replace").splitlines()
 
     def _make(self) -> None:
         with self._locked():
@@ -139,7 +134,7 @@ class KeyFile:
 
     def _replace(self, lines: list[str]) -> None:
         """Write the file anew, durably, or leave it as it is. The caller has the lock."""
-        text = "".join(lines)
+        text = "".join(f"{line}\n" for line in lines)
         content = text if text.startswith("#") else _HEAD + text
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         try:
@@ -160,32 +155,12 @@ class KeyFile:
         except OSError as error:
             raise _unavailable(error) from error
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = FileLock(self._path.with_name(f"{self._path.name}.lock"), mode=0o600, poll_interval=0.01)
-            lock.acquire(timeout=_LOCK_S)
-        except Timeout:
-            raise StoreUnavailable("the key file is locked by others", "try again in a moment") from None
-        except OSError as error:
-            raise _unavailable(error) from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def _locked(self) -> AbstractContextManager[None]:
+        return key_lock(self._path.with_name(f"{self._path.name}.lock"))
 
 
 def _line(key: Key) -> str:
-    return f"{text_of(key)} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n"
-
-
-def _is_one_of(line: str, key_ids: set[str]) -> bool:
-    words = line.split(maxsplit=1)
-    key = key_from_text(words[0]) if words else None
-    return key is not None and key.key_id in key_ids
+    return f"{text_of(key)} {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _real(path: Path) -> Path:

@@ -13,13 +13,13 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from mcp_tasks.errors import InvalidArgument, NotSupported, StoreUnavailable
+from mcp_tasks.sealing.key_lock import key_lock
 from mcp_tasks.settings import Settings, config_file
 
 __all__ = [
@@ -65,12 +65,8 @@ class KeySource(Protocol):
         """Make a new key, which seals from now on. Raises NotSupported where others make the keys."""
         ...
 
-    def drop(self, key_ids: Sequence[str]) -> None:
-        """Forget keys for good, but never the newest."""
-        ...
-
     def older(self) -> list[str]:
-        """Ids of the keys that only unseal, as far as they can be dropped."""
+        """Ids of the keys that only unseal and are kept here."""
         ...
 
 
@@ -82,7 +78,7 @@ def key_source(settings: Settings) -> KeySource:
         return ProcessKeys()
     kept: KeySource
     if settings.key_source == "keyring":
-        kept = KeyRing()
+        kept = KeyRing(config_file().parent / "keyring.lock")
     else:
         kept = KeyFile(_key_file(settings), forbidden=settings.dir)
     if settings.key is None:
@@ -144,11 +140,6 @@ class ProcessKeys:
             self._keys = [*self._keys, new_key()]
             return self._keys[-1]
 
-    def drop(self, key_ids: Sequence[str]) -> None:
-        """See `KeySource`."""
-        with self._guard:
-            self._keys = [key for key in self._keys[:-1] if key.key_id not in key_ids] + self._keys[-1:]
-
     def older(self) -> list[str]:
         """See `KeySource`."""
         return [key.key_id for key in self._keys[:-1]]
@@ -209,10 +200,6 @@ class EnvironmentKeys:
             "put a new key behind the old one there, with a comma between, and start every server again",
         )
 
-    def drop(self, key_ids: Sequence[str]) -> None:
-        """See `KeySource`."""
-        self._kept.drop(key_ids)
-
     def older(self) -> list[str]:
         """See `KeySource`."""
         return self._kept.older()
@@ -258,9 +245,14 @@ def _salt_of(key_id: str) -> bytes | None:
 
 
 class KeyRing:
-    """Keys in the keyring of the system (extra `mcp-tasks[keyring]`)."""
+    """Keys in the keyring of the system (extra `mcp-tasks[keyring]`).
 
-    def __init__(self) -> None:
+    Args:
+        lock: Held by whoever changes them, for a keyring has no way to say: only if nobody else has.
+    """
+
+    def __init__(self, lock: Path) -> None:
+        self._lock = lock
         self._keys: list[Key] = []
         self._read_at = float("-inf")
         self._guard = threading.Lock()
@@ -271,9 +263,10 @@ class KeyRing:
             if time.monotonic() - self._read_at > _RING_FRESH_S:
                 self._read()
             if not self._keys:
-                # Two servers at once may make one each; the one that is there after a moment counts.
-                self._write([new_key()])
-                self._read()
+                with key_lock(self._lock):
+                    self._read()  # another server may have been faster
+                    if not self._keys:
+                        self._write([new_key()])
             return self._keys[-1]
 
     def find(self, key_id: str) -> Key | None:
@@ -289,18 +282,11 @@ class KeyRing:
 
     def add(self) -> Key:
         """See `KeySource`."""
-        with self._guard:
+        with self._guard, key_lock(self._lock):
             self._read()
             key = new_key()
             self._write([*self._keys, key])
             return key
-
-    def drop(self, key_ids: Sequence[str]) -> None:
-        """See `KeySource`."""
-        with self._guard:
-            self._read()
-            newest = self._keys[-1:]
-            self._write([key for key in self._keys[:-1] if key.key_id not in key_ids] + newest)
 
     def older(self) -> list[str]:
         """See `KeySource`."""

@@ -2,33 +2,25 @@
 
 First the new key, which every server seals with from then on; then whatever is still sealed with an older
 one is sealed anew, piece by piece, each in one write of its own. So it may be stopped anywhere and called
-again. Old keys stay, for archives and backups, until `forget_old_keys` finds that nothing needs them.
+again. Old keys stay: archives and backups need them, and nobody knows where all of those are.
 """
 
 from __future__ import annotations
 
-import gzip
 import logging
-import os
-import re
-import zlib
-from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from mcp_tasks.errors import NotSupported, RevisionConflict, SessionNotFound, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Session, TaskKey
 from mcp_tasks.ports import Executor, Journal, Store
 from mcp_tasks.sealing.sealer import KeyedSealer
 
-__all__ = ["Resealed", "forget_old_keys", "reseal", "rotate"]
+__all__ = ["Resealed", "reseal", "rotate"]
 
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 10
-_FOLDERS = ("archive", "backups")
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +67,6 @@ def reseal(sealer: KeyedSealer, store: Store, journal: Journal, executor: Execut
     return Resealed(sealer.source.newest().key_id, sessions, messages, launches, unreadable, older)
 
 
-def forget_old_keys(sealer: KeyedSealer, state: Path) -> tuple[list[str], list[str]]:
-    """Drop the keys that nothing in the archives and backups of a store is sealed with.
-
-    For a store whose `reseal` left nothing unreadable, a minute or more after the new key was made: until
-    then another server may be writing what it sealed a moment before. Other stores of the same keys
-    are to be resealed before, too.
-
-    Returns:
-        The ids of the keys that are gone, and of those that are still needed.
-    """
-    older = sealer.source.older()
-    needed = _keys_in_use(state, older)
-    gone = [key_id for key_id in older if key_id not in needed]
-    sealer.source.drop(gone)
-    return gone, sorted(needed)
-
-
 def _reseal_sessions(sealer: KeyedSealer, store: Store) -> tuple[int, int]:
     done = unreadable = 0
     for session in store.sessions():
@@ -133,30 +108,3 @@ def _reseal_launches(store: Store, executor: Executor, key: TaskKey) -> tuple[in
                 log.warning("the launch of task %s stays as it is: %s", key.task_id, error)
                 failed += 1
     return done, failed
-
-
-def _keys_in_use(state: Path, key_ids: Collection[str]) -> set[str]:
-    if not key_ids:
-        return set()
-    mark = re.compile(b"sealed1\\.(%s)\\." % b"|".join(re.escape(key_id.encode()) for key_id in key_ids))
-    found: set[str] = set()
-    for folder in _FOLDERS:
-        for place, _, names in os.walk(state / folder):
-            for name in names:
-                rest = b""
-                for piece in _pieces(Path(place, name)):
-                    found.update(match[1].decode() for match in mark.finditer(rest + piece))
-                    rest = piece[-100:]
-    return found
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    """The content of a file, decompressed. One that cannot be read keeps every key: it raises."""
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else open(path, "rb") as file:
-            while piece := file.read(_PIECE):
-                yield piece
-    except (OSError, EOFError, zlib.error) as error:
-        raise StoreUnavailable(
-            f"{path.name} cannot be read, so nobody knows which keys it needs", "see `doctor`"
-        ) from error

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import keyring
@@ -56,7 +59,7 @@ def test_the_key_is_made_once_and_kept_in_the_keyring_alone(ring: Ring, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_keys_of_the_keyring_can_be_added_and_dropped(ring: Ring, tmp_path: Path) -> None:
+def test_keys_can_be_added_to_the_keyring(ring: Ring, tmp_path: Path) -> None:
     one, other = sealer(tmp_path), sealer(tmp_path)
     before = one.seal("x")
     new = one.source.add()
@@ -66,10 +69,6 @@ def test_keys_of_the_keyring_can_be_added_and_dropped(ring: Ring, tmp_path: Path
     assert other.unseal(before) == "x"
     assert other.unseal(after) == "y"  # it looks again for a key that it does not know
     assert one.source.older() == [key_id_of(before)]
-    one.source.drop([*one.source.older(), new.key_id])
-    assert sealer(tmp_path).unseal(after) == "y"
-    with pytest.raises(StoreUnavailable, match="is not here"):
-        sealer(tmp_path).unseal(before)
 
 
 def test_a_locked_keyring_is_an_error_for_now(ring: Ring, tmp_path: Path) -> None:
@@ -103,3 +102,20 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(NotSupported, match="not installed") as raised:
         sealer(tmp_path).seal("x")
     assert "mcp-tasks[keyring]" in raised.value.hint
+
+
+def test_servers_that_need_their_first_key_at_once_agree_on_one(ring: Ring, tmp_path: Path) -> None:
+    here = threading.Barrier(2)
+
+    def get_password(service: str, username: str) -> str | None:
+        found = ring.kept.get((service, username))
+        with suppress(threading.BrokenBarrierError):
+            here.wait(0.3)  # both have looked before either writes, where nothing keeps them from it
+        return found
+
+    ring.get_password = get_password  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: sealer(tmp_path).seal("hunter2"), range(2))
+
+    assert key_id_of(one) == key_id_of(other)
+    assert [sealer(tmp_path).unseal(sealed) for sealed in (one, other)] == ["hunter2", "hunter2"]

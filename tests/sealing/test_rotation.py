@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.clock import Clock
-from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.executors.local import LocalExecutor
 from mcp_tasks.models import Draft, Session, SessionKey, Workspace
 from mcp_tasks.ports import Launch
 from mcp_tasks.sealing import KeyedSealer, open_sealer
-from mcp_tasks.sealing.rotation import forget_old_keys, reseal, rotate
+from mcp_tasks.sealing.rotation import reseal, rotate
 from mcp_tasks.sealing.sealer import key_id_of
 from mcp_tasks.settings import Settings
 from mcp_tasks.stores.journal.file import JournalFile
@@ -58,6 +56,12 @@ class Place:
         texts = [message.text for message in self.journal.everything(SESSION) if message.role != "summary"]
         return values, texts, self.executor.parked(self.store.run_folder(self.task.key, 1))
 
+    def forget_old_keys(self) -> None:
+        """Leave the newest key in the file, so that what has another cannot be read."""
+        file = self.state.parent / "key"
+        file.write_text(file.read_text().splitlines()[-1])
+        assert self.sealer.source.older() == []
+
     def close(self) -> None:
         self.executor.close()
         self.journal.close()
@@ -81,8 +85,7 @@ def test_everything_has_the_new_key_and_reads_as_before(place: Place) -> None:
     assert (done.sessions, done.launches, done.unreadable, done.older) == (1, 1, 0, (old,))
     assert done.messages == 451  # with the summary of those that are folded
     assert place.everything() == before
-    gone, needed = forget_old_keys(place.sealer, place.state)
-    assert (gone, needed) == ([old], [])
+    place.forget_old_keys()
     assert place.everything() == before
 
 
@@ -125,23 +128,6 @@ def test_what_cannot_be_unsealed_is_counted_and_stays(place: Place) -> None:
     assert place.store.load_session(SESSION).workspace.env == env
 
 
-def test_a_key_that_an_archive_needs_is_kept(place: Place) -> None:
-    old = place.sealer.source.newest().key_id
-    archive = place.state / "archive" / "somebody"
-    archive.mkdir(parents=True)
-    with gzip.open(archive / "work~1.tar.gz", "wb") as file:
-        file.write(b"x" * 3_000_000 + place.sealer.seal("in the archive").encode())
-    rotate(place.sealer, place.store, place.journal, place.executor)
-
-    assert forget_old_keys(place.sealer, place.state) == ([], [old])
-    (archive / "work~1.tar.gz").write_bytes(b"no gzip")
-    with pytest.raises(StoreUnavailable, match=r"work~1\.tar\.gz cannot be read"):
-        forget_old_keys(place.sealer, place.state)
-    (archive / "work~1.tar.gz").unlink()
-    assert forget_old_keys(place.sealer, place.state) == ([old], [])
-    assert forget_old_keys(place.sealer, place.state) == ([], [])
-
-
 def test_with_keys_of_the_environment_everything_gets_the_last_of_them(place: Place, tmp_path: Path) -> None:
     before = place.everything()
     key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
@@ -180,7 +166,7 @@ def test_a_server_that_works_on_meanwhile_loses_nothing(place: Place) -> None:
         stop.set()
         worker.join(30)
     reseal(place.sealer, place.store, place.journal, place.executor)
-    forget_old_keys(place.sealer, place.state)
+    place.forget_old_keys()
 
     texts = [message.text for message in place.journal.everything(SESSION)]
     assert [text for text in texts if text.startswith("written")] == written

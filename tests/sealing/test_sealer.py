@@ -197,15 +197,36 @@ def test_the_newest_key_of_the_file_seals_and_all_unseal(state: Path) -> None:
     assert other.renewed(renewed) is None
 
 
-def test_a_dropped_key_is_gone_and_the_newest_never_is(state: Path) -> None:
-    one = sealer(state)
+@pytest.mark.parametrize("ending", ["", "\n", "\n\n", "\n# mine"])
+def test_a_key_is_added_whatever_the_file_of_somebody_ends_with(state: Path, ending: str) -> None:
+    file = state.parent / "key"
+    file.write_text(f"{KEY}{ending}")
+    file.chmod(0o600)
+    one = sealer(state, key_file=file)
     before = one.seal("x")
     new = one.source.add()
-    one.source.drop([new.key_id, *one.source.older()])
 
     assert key_id_of(one.seal("y")) == new.key_id
-    with pytest.raises(StoreUnavailable, match="is not here"):
-        one.unseal(before)
+    assert sealer(state, key_file=file).unseal(before) == "x"
+
+
+def test_a_first_key_is_made_below_a_note_of_somebody(state: Path) -> None:
+    file = state.parent / "key"
+    file.write_text("# keys of the build machine")
+    file.chmod(0o600)
+
+    assert sealer(state, key_file=file).unseal(sealer(state, key_file=file).seal("x")) == "x"
+
+
+def test_a_key_file_that_is_too_large_is_not_written_over(state: Path) -> None:
+    file = state.parent / "key"
+    content = f"#{'x' * 70_000}\n{KEY}\n"
+    file.write_text(content)
+    file.chmod(0o600)
+
+    with pytest.raises(StoreUnavailable, match="larger than"):
+        sealer(state, key_file=file).source.add()
+    assert file.read_text() == content
 
 
 def test_of_several_keys_of_the_environment_the_last_seals(state: Path) -> None:
@@ -226,7 +247,6 @@ def test_one_can_go_over_from_the_file_to_the_environment(state: Path) -> None:
     assert now.unseal(before) == "x"
     assert key_id_of(now.seal("y")) != key_id_of(before)
     assert now.source.older() == []
-    now.source.drop([str(key_id_of(before))])
 
 
 def test_servers_of_one_store_agree_on_the_salt_of_a_passphrase(state: Path) -> None:
@@ -277,10 +297,7 @@ def test_a_process_key_can_be_replaced() -> None:
 
     assert one.unseal(before) == "x"
     assert one.renewed_values({"A": before, "B": one.seal("y")}) is not None
-    one.source.drop(one.source.older())
-    assert one.source.older() == []
-    with pytest.raises(StoreUnavailable):
-        one.unseal(before)
+    assert one.source.older() == [key_id_of(before)]
 
 
 def test_values_that_are_sealed_with_the_newest_key_are_left_alone() -> None:
