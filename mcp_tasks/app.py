@@ -6,7 +6,8 @@ import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
@@ -20,9 +21,9 @@ from mcp_tasks.handover import call_steward, ring
 from mcp_tasks.holding import Holding
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import Defaults
-from mcp_tasks.models import SessionKey
+from mcp_tasks.models import SessionKey, TaskKey
 from mcp_tasks.parking import Limits, Parking
-from mcp_tasks.ports import Journal, Sealer, Store
+from mcp_tasks.ports import Archives, Journal, Sealer, Store
 from mcp_tasks.presence import LockedPresence, SolePresence
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.projects import Looks, ProjectCache
@@ -32,7 +33,7 @@ from mcp_tasks.retention import Cleanup, Rules
 from mcp_tasks.sealing import open_sealer
 from mcp_tasks.service import Desk, Service
 from mcp_tasks.service.access import Access
-from mcp_tasks.service.errands import run_errands
+from mcp_tasks.service.errands import Errand, run_errands
 from mcp_tasks.service.journal.entries import end_entry
 from mcp_tasks.service.sessions.connections import Connections
 from mcp_tasks.service.sessions.ends import Expiry
@@ -96,7 +97,7 @@ def open_place(settings: Settings) -> Place:
 
 
 @asynccontextmanager
-async def open_service(  # noqa: PLR0915 - all parts are put together here, one after another
+async def open_service(
     settings: Settings, *, warm: bool = True, is_steward: bool = False
 ) -> AsyncIterator[Service]:
     """Everything wired together for as long as the block lasts; commands outlive it.
@@ -106,121 +107,189 @@ async def open_service(  # noqa: PLR0915 - all parts are put together here, one 
     Args:
         settings: Where everything is and how much of it there may be.
         warm: Get the launcher ready at once, in the background.
-        is_steward: This process stands in for servers that are gone, so it calls nobody to do so.
+        is_steward: This process stands in for servers that are gone: it calls nobody to do so, and leaves
+            what is done by the settings of a server, as the cleanup is, to servers.
 
     Raises:
         StoreUnavailable: The state directory cannot be used.
     """
-    clock = Clock()
-    store = await anyio.to_thread.run_sync(open_store, settings)
-    both = FallbackStore(store, functools.partial(TemporaryStore, _room(settings)))
-    sealer = open_sealer(settings)
-    journal = _open_journal(settings, both, clock, sealer)
-    both.tell_ends(lambda task: journal.note(end_entry(task, clock.now_ms())))
-    executor = LocalExecutor(sealer=sealer)
-    reconciler = Reconciler(both, executor, clock)
-    steward: Callable[[], None] = _nobody
-    bell: Callable[[], None] = _nobody
-    if store.durable and not is_steward:
-        steward, bell = functools.partial(call_steward, settings), functools.partial(ring, settings.dir)
-    limits = Limits(settings.max_running, settings.queue_limit, settings.min_free_bytes)
-    parking = Parking(both, executor, limits, call_steward=steward, ring=bell)
-    holding = Holding(both, reconciler, clock)
-    admission = Admission(both, executor, clock, limits=limits, parking=parking, holding=holding)
-    presenter = Presenter(
-        both,
-        executor,
-        clock,
-        positions=admission.positions,
-        max_running=limits.running,
-        holding=holding,
-        is_fallback=both.is_diverted,
-    )
-    defaults = Defaults(
-        cwd=os.getcwd(),
-        environment=dict(os.environ),
-        max_output_bytes=settings.max_output_bytes,
-        min_free_bytes=settings.min_free_bytes,
-        lifeline=not store.durable,
-        secret_values=secret_values(os.environ),
-    )
-    audit = AuditFile(settings.dir) if store.durable else AuditInMemory()
-    records = SessionRecords(both, journal, audit, clock)
-    presence = LockedPresence(settings.dir / "servers") if store.durable else SolePresence()
-    connections = Connections(both, journal, presence, records, clock)
-    archives = SessionArchives(
-        store.slots.parent,
-        both,
-        journal,
-        settle=reconciler.settle,
-        left_alive=lambda task: bool(presenter.left_alive(task)),
-        sealer=sealer,
-    )
-    projects = ProjectCache(Looks(settings.dir / "context") if store.durable else None, clock.now_ms)
-    errands = [connections.mark_lost, Expiry(both, records, clock).close_due]
-    if store.durable:
-        cleanup = Cleanup(settings.dir, both, journal, archives=archives, audit=audit, rules=_rules(settings))
-        errands.append(cleanup.run_when_due)
     failure: Exception | None = None
-    try:
+    with ExitStack() as opened:
+        base = await anyio.to_thread.run_sync(_open_base, settings, opened)
+        queue = _queue(settings, base, is_steward=is_steward)
         async with anyio.create_task_group() as group:
             keeping = Keeping(
-                both,
-                executor,
-                clock,
-                reconciler=reconciler,
-                admission=admission,
-                parking=parking,
+                base.store,
+                base.executor,
+                base.clock,
+                reconciler=base.reconciler,
+                admission=queue.admission,
+                parking=queue.parking,
                 group=group,
             )
-            desk = Desk(
-                store=both,
-                executor=executor,
-                clock=clock,
-                admission=admission,
-                keeping=keeping,
-                presenter=presenter,
-                reconciler=reconciler,
-                waiting=Waiting(both, executor, reconciler),
-                defaults=defaults,
-                divert=both.divert,
-                threads=anyio.CapacityLimiter(_THREADS),
-                journal=journal,
-                sealer=sealer,
-                audit=audit,
-                access=Access(both, clock),
-                records=records,
-                turns=Turns(),
-                workspaces=Workspaces(records, sealer, defaults),
-                connections=connections,
-                journal_limit=settings.journal_limit,
-                projects=projects,
-                archives=archives,
-            )
-            keeping.start()
-            if warm:
-                group.start_soon(_try_to, executor.warm_up)
-            group.start_soon(_try_to, remove_stale_folders)
-            group.start_soon(run_errands, errands)
-            service = Service(desk)
-            group.start_soon(service.projects.attend)
             try:
+                archives = _archives(base, queue.presenter)
+                desk = _desk(settings, base, queue, keeping, archives)
+                service = Service(desk)
+                keeping.start()
+                if warm:
+                    group.start_soon(_try_to, base.executor.warm_up)
+                group.start_soon(_try_to, remove_stale_folders)
+                group.start_soon(run_errands, _errands(settings, desk, None if is_steward else archives))
+                group.start_soon(service.projects.attend)
                 yield service
             except Exception as error:  # noqa: BLE001 - raised again below, as it was and not in a group
                 failure = error
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSING_S):
-                    await keeping.finish(both.diverted() if store.durable else both.unfinished())
+                    await keeping.finish(base.mortal())
                 group.cancel_scope.cancel()
-    finally:
-        executor.close()
-        projects.close()
-        records.finish()
-        presence.end()
-        journal.close()
-        both.close()
     if failure is not None:
         raise failure
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What everything else stands on: where things are kept, what runs commands, what time it is.
+
+    `opened` closes what has been opened, the last first.
+    """
+
+    opened: ExitStack
+    clock: Clock
+    store: FallbackStore
+    sealer: Sealer
+    journal: Journal
+    executor: LocalExecutor
+    reconciler: Reconciler
+
+    def mortal(self) -> list[TaskKey]:
+        """The tasks that end with this process."""
+        return self.store.diverted() if self.store.durable else self.store.unfinished()
+
+
+def _open_base(settings: Settings, opened: ExitStack) -> _Base:
+    """Open store, journal and executor, to be closed by `opened`. Blocking."""
+    clock = Clock()
+    store = FallbackStore(open_store(settings), functools.partial(TemporaryStore, _room(settings)))
+    opened.callback(store.close)
+    sealer = open_sealer(settings)
+    journal = _open_journal(settings, store, clock, sealer)
+    opened.callback(journal.close)
+    store.tell_ends(lambda task: journal.note(end_entry(task, clock.now_ms())))
+    executor = LocalExecutor(sealer=sealer)
+    opened.callback(executor.close)
+    return _Base(opened, clock, store, sealer, journal, executor, Reconciler(store, executor, clock))
+
+
+@dataclass(frozen=True, slots=True)
+class _Queue:
+    """Who runs, who waits and for what, and how that is told."""
+
+    parking: Parking
+    admission: Admission
+    presenter: Presenter
+
+
+def _queue(settings: Settings, base: _Base, *, is_steward: bool) -> _Queue:
+    steward: Callable[[], None] = _nobody
+    bell: Callable[[], None] = _nobody
+    if base.store.durable and not is_steward:
+        steward, bell = functools.partial(call_steward, settings), functools.partial(ring, settings.dir)
+    limits = Limits(settings.max_running, settings.queue_limit, settings.min_free_bytes)
+    parking = Parking(base.store, base.executor, limits, call_steward=steward, ring=bell)
+    holding = Holding(base.store, base.reconciler, base.clock)
+    admission = Admission(
+        base.store, base.executor, base.clock, limits=limits, parking=parking, holding=holding
+    )
+    presenter = Presenter(
+        base.store,
+        base.executor,
+        base.clock,
+        positions=admission.positions,
+        max_running=limits.running,
+        holding=holding,
+        is_fallback=base.store.is_diverted,
+    )
+    return _Queue(parking, admission, presenter)
+
+
+def _desk(settings: Settings, base: _Base, queue: _Queue, keeping: Keeping, archives: Archives) -> Desk:
+    """What the use cases work with."""
+    store, executor, clock = base.store, base.executor, base.clock
+    presence = LockedPresence(settings.dir / "servers") if store.durable else SolePresence()
+    base.opened.callback(presence.end)
+    audit = AuditFile(settings.dir) if store.durable else AuditInMemory()
+    records = SessionRecords(store, base.journal, audit, clock)
+    base.opened.callback(records.finish)
+    projects = ProjectCache(Looks(settings.dir / "context") if store.durable else None, clock.now_ms)
+    base.opened.callback(projects.close)
+    defaults = _defaults(settings, base)
+    return Desk(
+        store=store,
+        executor=executor,
+        clock=clock,
+        admission=queue.admission,
+        keeping=keeping,
+        presenter=queue.presenter,
+        reconciler=base.reconciler,
+        waiting=Waiting(store, executor, base.reconciler),
+        defaults=defaults,
+        divert=store.divert,
+        threads=anyio.CapacityLimiter(_THREADS),
+        journal=base.journal,
+        sealer=base.sealer,
+        audit=audit,
+        access=Access(store, clock),
+        records=records,
+        turns=Turns(),
+        workspaces=Workspaces(records, base.sealer, defaults),
+        connections=Connections(store, base.journal, presence, records, clock),
+        journal_limit=settings.journal_limit,
+        projects=projects,
+        archives=archives,
+    )
+
+
+def _defaults(settings: Settings, base: _Base) -> Defaults:
+    return Defaults(
+        cwd=os.getcwd(),
+        environment=dict(os.environ),
+        max_output_bytes=settings.max_output_bytes,
+        min_free_bytes=settings.min_free_bytes,
+        lifeline=not base.store.durable,
+        secret_values=secret_values(os.environ),
+    )
+
+
+def _archives(base: _Base, presenter: Presenter) -> SessionArchives:
+    return SessionArchives(
+        base.store.slots.parent,
+        base.store,
+        base.journal,
+        settle=base.reconciler.settle,
+        left_alive=lambda task: bool(presenter.left_alive(task)),
+        sealer=base.sealer,
+    )
+
+
+def _errands(settings: Settings, desk: Desk, archives: SessionArchives | None) -> list[Errand]:
+    """What is done for sessions now and then; without `archives`, what needs no settings of a server."""
+    errands: list[Errand] = [
+        desk.connections.mark_lost,
+        Expiry(desk.store, desk.records, desk.clock).close_due,
+    ]
+    if desk.store.durable and archives is not None:
+        cleanup = Cleanup(
+            settings.dir,
+            desk.store,
+            desk.journal,
+            archives=archives,
+            audit=desk.audit,
+            rules=_rules(settings),
+        )
+        errands.append(cleanup.run_when_due)
+    return errands
 
 
 def _open_journal(settings: Settings, store: Store, clock: Clock, sealer: Sealer) -> Journal:
