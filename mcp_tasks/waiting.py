@@ -28,6 +28,7 @@ _LOOK_AGAIN_S = 0.02
 _LOOK_SOON_S = 0.003
 _LOOK_SELDOM_S = 0.1
 _SOON_S = 0.1
+_LOOK_COST_S = 0.001
 _SEARCH_S = 5.0
 _SEARCHES = 4
 _PROGRESS_S = 5.0
@@ -70,7 +71,8 @@ class Waiting:
     """Waits for tasks of any server, in any state.
 
     A running task is waited for by its FIFO, whose end of file wakes within a millisecond; only what
-    has no such wire (a pending task, growing files) is looked at again and again while the wait lasts.
+    has no such wire (a pending task, growing files) is looked at again and again while the wait lasts,
+    the less often the more there are, so that a thousand cost no more than fifty.
     """
 
     def __init__(self, store: Store, executor: Executor, reconciler: Reconciler) -> None:
@@ -78,6 +80,7 @@ class Waiting:
         self._executor = executor
         self._reconciler = reconciler
         self._searches = anyio.CapacityLimiter(_SEARCHES)
+        self._looking = 0
 
     async def until(
         self,
@@ -180,12 +183,22 @@ class Waiting:
         if look.behind:
             return True
         wire = self._executor.watch(self._folder(sight)) if isinstance(sight.task.state, Running) else None
+        looks = condition.until != "exit" or wire is None
+        self._looking += looks
+        try:
+            return await self._sleep(sight, condition, look, until, wire)
+        finally:
+            self._looking -= looks
+
+    async def _sleep(
+        self, sight: Sight, condition: Condition, look: _Look, until: float, wire: int | None
+    ) -> bool:
         seconds = max(0.0, until - time.monotonic())
         if condition.until != "exit" or wire is None:
             # What is asked for tends to come at once, or not for a long time.
             quiet = time.monotonic() - look.changed_at
             often = _LOOK_SOON_S if quiet < _SOON_S else min(max(_LOOK_AGAIN_S, quiet / 50), _LOOK_SELDOM_S)
-            seconds = min(seconds, often)
+            seconds = min(seconds, max(often, self._looking * _LOOK_COST_S))
         if condition.until == "idle" and sight.seen is not None:
             seconds = min(seconds, self._until_idle(condition, look) + 0.0005)
         if wire is None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import anyio
+
 from mcp_tasks.clock import rfc3339
 from mcp_tasks.errors import InvalidArgument, KeyConflict, PlanNotFound, TaskNotFound, TasksError
 from mcp_tasks.launches import launch_of, plan_fingerprint, same_plan, spec_of
@@ -41,6 +43,7 @@ _RUN_WAIT_MS = 1_000
 _SHOWN = 20
 _LAST = 100
 _COMMAND = 200
+_LOOK_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +232,8 @@ class Planning:
             # All are to end, so it is enough to wait for one after the other.
             key = look.current[0].key if look.current else None
             if key is None:
-                continue  # it was cleared in this moment
+                await anyio.sleep(_LOOK_S)  # it was cleared in this moment
+                continue
             with suppress(TaskNotFound):
                 await self._desk.waiting.until(
                     key, Condition(), allowed - waited_ms, _onward(caller.progress, waited_ms, allowed, look)

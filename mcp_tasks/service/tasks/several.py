@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import anyio
 
-from mcp_tasks.errors import TaskNotFound
+from mcp_tasks.errors import TaskNotFound, TasksError
 from mcp_tasks.models import TaskKey
 from mcp_tasks.presenting import Show
 from mcp_tasks.reconcile import Sight
@@ -68,12 +68,17 @@ class Several:
         One that is cleared meanwhile leaves `keys`.
         """
         done: dict[TaskKey, Sight] = {}
+        failures: list[TasksError] = []
 
         async def see(key: TaskKey, progress: Progress | None) -> None:
             try:
                 sight, _ = await self._desk.waiting.until(key, Condition(), wait_ms, progress)
             except TaskNotFound:
                 keys.remove(key)
+                return
+            except TasksError as error:
+                failures.append(error)
+                group.cancel_scope.cancel()
                 return
             if sight.task.is_final:
                 done[key] = sight
@@ -83,6 +88,8 @@ class Several:
         async with anyio.create_task_group() as group:
             for index, key in enumerate(list(keys)):
                 group.start_soon(see, key, progress if index == 0 else None)
+        if failures:
+            raise failures[0]
         # Those that ended in the same moment count too.
         for key in keys:
             with suppress(TaskNotFound):

@@ -50,7 +50,8 @@ class Starting:
         except (TasksError, OSError) as error:
             # An error would say that the command did not run, and it does.
             log.warning("a task was started and cannot be looked at now: %s", error)
-            return self._desk.presenter.unseen(task, str(error), reused=reused)
+            why = error.message if isinstance(error, TasksError) else error.strerror or "unknown error"
+            return self._desk.presenter.unseen(task, why, reused=reused)
 
     async def _seen(
         self, caller: Caller, request: RunCommand, task: Task, condition: Condition, *, reused: bool
