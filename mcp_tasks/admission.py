@@ -53,12 +53,14 @@ class Turn:
         watched: Running tasks that others wait for.
         waits: Whether more would start if there were a place.
         next_moment: When something becomes ready by itself, in milliseconds since the epoch.
+        failed: Whether something went wrong that is to be tried again, though not at once.
     """
 
     started: Sequence[Task] = field(default=())
     watched: Sequence[Task] = field(default=())
     waits: bool = False
     next_moment: int | None = None
+    failed: bool = False
 
 
 class Admission:
@@ -193,16 +195,24 @@ class Admission:
         found = self._holding.look()
         self._end_hopeless(found)
         started: list[Task] = []
+        orphans: list[Task] = []
+        failed = False
         waits = bool(found.ready or self._store.pending())
         # Without a place there is nothing to decide, and a server that is stopped (SIGSTOP) while it holds
         # the right to decide keeps it from all others.
         if found.orphans or (waits and self.has_place()):
             with self._store.admission():
-                for task in found.orphans:
+                # Whoever registers a plan holds this right until it counts. He may have been slow, not dead.
+                orphans = [task for task in found.orphans if self._holding.is_orphan(task)]
+                for task in orphans:
                     self._parking.forget(task.key)
-                started, waits = self._start_waiting(found)
+                started, waits, failed = self._start_waiting(found)
         self._crowded = waits
-        return Turn(started, found.watched, waits, found.next_moment)
+        gone = {task.key for task in (*started, *orphans, *(task for task, _ in found.hopeless))}
+        if (gone and not waits and found.held <= gone) or any(key in found.awaited for key in gone):
+            # It may go now, or has to see the end of what others wait for if this process is killed.
+            self._parking.tell_steward()
+        return Turn(started, found.watched, waits, found.next_moment, failed)
 
     def _end_hopeless(self, found: Round) -> None:
         """Tell tasks whose dependency failed, and all that wait for them, as failed."""
@@ -215,13 +225,16 @@ class Admission:
                 continue
             self._executor.tidy(self._store.run_folder(task.key, task.run))
 
-    def _start_waiting(self, found: Round) -> tuple[list[Task], bool]:
-        """Start pending and ready tasks. Returns those that run, and whether any is left."""
+    def _start_waiting(self, found: Round) -> tuple[list[Task], bool, bool]:
+        """Start pending and ready tasks.
+
+        Returns those that run, whether any is left, and whether that is for no want of a place.
+        """
         ready = {task.key: task for task in found.ready}
         waiting = sorted([*self._store.pending(), *ready], key=lambda key: key.task_id)
         busy = self._busy_sessions(found.held.union(waiting)) if waiting else Counter[SessionKey]()
         started: list[Task] = []
-        left = False
+        left = failed = False
         while waiting:
             # The oldest task of the session that has the fewest running.
             key = min(waiting, key=lambda key: (busy[key.session_key], key.task_id))
@@ -235,14 +248,16 @@ class Admission:
                 continue
             except TasksError as error:
                 log.warning("a pending task could not be started now: %s", error)
-                left = True
+                left = failed = True
                 continue
             if task is None:
-                return started, True
+                return started, True, False
             if isinstance(task.state, Running):
                 busy[key.session_key] += 1
                 started.append(task)
-        return started, left
+            else:
+                left = True  # what waits for one that has been refused is to be told so
+        return started, left, failed
 
     def _busy_sessions(self, waiting: frozenset[TaskKey]) -> Counter[SessionKey]:
         return Counter(key.session_key for key in self._store.unfinished() if key not in waiting)
@@ -277,6 +292,8 @@ class Admission:
             )
         except BaseException:
             reservation.abandon()
+            # Where it has not been cancelled, it is kept anew with the next claim.
+            forget_next_run(self._store, self._executor, task)
             raise
         try:
             reservation.go()

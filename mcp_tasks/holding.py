@@ -44,7 +44,8 @@ class Round:
         ready: Those that want a place and nothing else, oldest first.
         hopeless: Those that will never start, each with the task that did not complete.
         orphans: Those whose plan was never registered.
-        watched: Running tasks whose end is waited for.
+        awaited: Tasks that held ones name in `after`, in whatever state.
+        watched: Those of them that run.
         next_moment: When the next one becomes ready by itself; None when none does.
     """
 
@@ -52,6 +53,7 @@ class Round:
     ready: list[Task] = field(default_factory=list)
     hopeless: list[tuple[Task, str]] = field(default_factory=list)
     orphans: list[Task] = field(default_factory=list)
+    awaited: set[TaskKey] = field(default_factory=set)
     watched: list[Task] = field(default_factory=list)
     next_moment: int | None = None
 
@@ -86,7 +88,10 @@ class Holding:
                     found.at(task.created_at + _ORPHAN_MS)
             else:
                 left.append(task)
-        sessions = {task.key.session_key: self._states(task.key.session_key, left, found) for task in left}
+        awaiting: dict[SessionKey, list[Task]] = {}
+        for task in left:
+            awaiting.setdefault(task.key.session_key, []).append(task)
+        sessions = {session: self._states(session, those, found) for session, those in awaiting.items()}
         while lost := self._hopeless(left, sessions):
             found.hopeless += lost
             gone = {task.key for task, _ in lost}
@@ -112,6 +117,10 @@ class Holding:
                 # It may itself be what others wait for.
                 states[task.key.task_id] = "failed"
         return found
+
+    def is_orphan(self, task: Task) -> bool:
+        """Whether its plan is still not registered. It may have been since `look`."""
+        return not self._has_plan(task)
 
     def forget(self, key: TaskKey) -> None:
         """What was known of a task is not true any more."""
@@ -162,8 +171,9 @@ class Holding:
         return True
 
     def _states(self, session: SessionKey, tasks: Iterable[Task], found: Round) -> dict[str, StateName]:
-        """What has become of the tasks that others of a session wait for."""
-        ids = {task_id for task in tasks if task.key.session_key == session for task_id in awaited(task)}
+        """What has become of what these tasks of one session wait for."""
+        ids = {task_id for task in tasks for task_id in awaited(task)}
+        found.awaited |= {TaskKey(session.owner, session.session, task_id) for task_id in ids}
         states = dict(self._store.states(session, sorted(ids)))
         for task_id in [task_id for task_id, state in states.items() if state == "running"]:
             # Its record may be behind what is true by a moment.

@@ -61,7 +61,7 @@ class Keeping:
         self._group = group
         self._kept: set[TaskKey] = set()
         self._drain = anyio.Event()
-        self._look = anyio.Event()
+        self._failures = 0
         self._turned = anyio.Event()
 
     def start(self) -> None:
@@ -80,8 +80,7 @@ class Keeping:
         self._drain.set()
 
     def look_around(self) -> None:
-        """Another process has registered something that may have to be started when it is gone."""
-        self._look.set()
+        """Another process has started, registered or ended something that others wait for."""
         self._drain.set()
 
     async def until_nothing_waits(self) -> None:
@@ -189,13 +188,12 @@ class Keeping:
                 self.queue_changed()
             else:
                 self._has_turned()
-            with anyio.move_on_after(_SWEEP_S):
-                await self._look.wait()
-            self._look = anyio.Event()
+            await anyio.sleep(_SWEEP_S)
 
     def _look_through(self) -> list[Task]:
         """Every task that is not final or was not until now, but for those that are watched anyway."""
-        unfinished = [key for key in self._store.unfinished() if key not in self._kept.copy()]
+        kept = self._kept.copy()  # the event loop changes it
+        unfinished = [key for key in self._store.unfinished() if key not in kept]
         found = [task for key in unfinished if (task := self._settled(key)) is not None]
         if any(isinstance(task.state, Pending) for task in found):
             self._parking.have_steward()
@@ -217,13 +215,14 @@ class Keeping:
             called = not pause.cancelled_caught
 
     async def _take_turn(self) -> Turn:
-        turn = Turn(waits=True)
+        turn = Turn(waits=True, failed=True)
         try:
             turn = await anyio.to_thread.run_sync(self._admission.drain)
         except TasksError as error:
             log.warning("pending tasks could not be started: %s", error)
         except Exception:
             log.exception("pending tasks could not be started")
+        self._failures = self._failures + 1 if turn.failed else 0
         for task in (*turn.started, *turn.watched):
             self.keep(task)
         self._has_turned()
@@ -245,7 +244,7 @@ class Keeping:
 
     def _until_next(self, turn: Turn) -> float:
         """Seconds until it is worth looking again."""
-        pause = _QUEUE_S if turn.waits else math.inf
+        pause = min(_QUEUE_S * 2 ** min(self._failures, 10), _SWEEP_S) if turn.waits else math.inf
         if turn.next_moment is not None:
             pause = min(pause, max(0.0, (turn.next_moment - self._clock.now_ms()) / 1000))
         return pause

@@ -174,7 +174,10 @@ def needs_somebody(store: Store) -> bool:
 def retriable(store: Store) -> list[Task]:
     """The tasks that run and are run again if they fail. Raises StoreUnavailable."""
     found: list[Task] = []
+    waiting = {*store.pending(), *store.held()}
     for key in store.unfinished():
+        if key in waiting:
+            continue  # not read, because there may be many
         with suppress(TasksError):
             task = store.load(key)
             if isinstance(task.state, Running) and task.run <= task.spec.retries:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mcp_tasks.errors import InvalidArgument, LimitReached, NotSupported, StoreUnavailable
+from mcp_tasks.errors import InvalidArgument, LimitReached, NotSupported, StoreBusy, StoreUnavailable
 from mcp_tasks.executors import run_folder, survivors
 from mcp_tasks.executors.launch_file import LaunchFile
 from mcp_tasks.executors.launch_format import to_wire
@@ -127,7 +127,7 @@ class LocalExecutor:
         return os.path.lexists(folder / "launch")
 
     def reserve(self, folder: Path, launch: Launch, slots: Path, limit: int) -> LocalReservation | None:
-        """See `ports.Executor`. The folder must exist. Raises SpawnFailed, StoreUnavailable."""
+        """See `ports.Executor`. The folder must exist. Raises SpawnFailed, StoreUnavailable, StoreBusy."""
         held: list[int] = []
         try:
             slot = self._slots.take(slots, limit)
@@ -139,7 +139,7 @@ class LocalExecutor:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return None
+                raise StoreBusy("another server holds the run at this moment", "try again") from None
             message = to_wire(launch, folder)
             passed, held = held, []
             return LocalReservation(self._link, message, passed)

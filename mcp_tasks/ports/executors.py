@@ -127,8 +127,9 @@ class Executor(Protocol):
     def reserve(self, folder: Path, launch: Launch, slots: Path, limit: int) -> Reservation | None:
         """Take a place among `limit` running runs and prepare the run.
 
-        Returns None when every place is taken, or another server holds the run. The place and the
-        run's lock pass to the supervisor with `go`, and the kernel gives them back at its death.
+        Returns None when every place is taken, and raises StoreBusy when another server holds the run.
+        The place and the run's lock pass to the supervisor with `go`, and the kernel gives them back at
+        its death.
         """
         ...
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from mcp_tasks.errors import StoreBusy
 from mcp_tasks.executors import run_folder
 from mcp_tasks.executors.local import LocalExecutor
 from mcp_tasks.executors.reservation import LocalReservation
@@ -72,9 +73,13 @@ class Rig:
 
     def reserve(self, folder: Path, launch: Launch, limit: int = 1000) -> LocalReservation:
         """Reserve a run as soon as the run and a place are free, which is soon."""
-        reservation = wait_until(
-            lambda: self.executor.reserve(folder, launch, self.slots, limit), "the run and a place are free"
-        )
+
+        def reserved() -> LocalReservation | None:
+            with contextlib.suppress(StoreBusy):
+                return self.executor.reserve(folder, launch, self.slots, limit)
+            return None
+
+        reservation = wait_until(reserved, "the run and a place are free")
         assert reservation is not None
         return reservation
 

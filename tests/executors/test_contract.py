@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.errors import InvalidArgument, NotSupported, StoreUnavailable
+from mcp_tasks.errors import InvalidArgument, NotSupported, StoreBusy, StoreUnavailable
 from mcp_tasks.models import Cancelled, Exited, Signalled, SpawnFailure
 from mcp_tasks.ports import Ended, Gone, Launch, Starting, Supervised
 from tests.executors.conftest import MakeRig
@@ -164,7 +164,8 @@ def test_a_run_that_another_server_holds_cannot_be_reserved(make_rig: MakeRig) -
     folder = first.folder()
     reservation = first.executor.reserve(folder, first.launch("true"), first.slots, 9)
     assert reservation is not None
-    assert second.executor.reserve(folder, second.launch("true"), second.slots, 9) is None
+    with pytest.raises(StoreBusy):
+        second.executor.reserve(folder, second.launch("true"), second.slots, 9)
     reservation.go()
     first.end(folder)
 

@@ -9,6 +9,7 @@ import pytest
 
 from mcp_tasks.errors import LimitReached
 from tests.service.agent import Agent, open_agent
+from tests.waiting import eventually
 
 
 async def test_a_pending_task_says_where_it_stands(narrow: Agent) -> None:
@@ -48,15 +49,23 @@ async def test_sessions_take_turns(tmp_path: Path) -> None:
 
 async def test_no_more_than_the_limit_run_at_once(tmp_path: Path) -> None:
     async with open_agent(tmp_path / "state", max_running=3) as agent:
-        counter = tmp_path / "counter"
+        counter, gate = tmp_path / "counter", tmp_path / "gate"
         counter.write_text("")
         script = f"""
             exec 9>>{tmp_path}/guard
             flock 9; echo x >> {counter}; wc -l < {counter} >> {tmp_path}/seen; flock -u 9
-            sleep 0.05
+            until [ -e {gate} ]; do sleep 0.01; done
             flock 9; sed -i 1d {counter}; flock -u 9"""
         ids = [await agent.start(script) for _ in range(15)]
-        answer = await agent.wait(*ids, mode="all", wait_ms=20_000)
+
+        async def as_many_as_may() -> bool:
+            return len(counter.read_text().split()) >= 3
+
+        await eventually(as_many_as_may, "three run")
+        assert (await agent.list())["counts"] == {"running": 3, "pending": 12}
+        gate.touch()
+        answer = await agent.wait(*ids, mode="all", wait_ms=25_000)
+        assert answer["open"] == []
         assert {view["state"] for view in answer["done"]} == {"completed"}
         seen = [int(line) for line in (tmp_path / "seen").read_text().split()]
         assert len(seen) == 15
