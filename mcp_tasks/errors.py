@@ -76,7 +76,10 @@ class SessionNotFound(TasksError):
     code = "session_not_found"
 
     def __init__(self, session: str) -> None:
-        super().__init__(f"no session {session!r}", "list_sessions shows the sessions that there are")
+        super().__init__(
+            f"no session {session!r}",
+            "list_sessions shows the sessions that there are, and with state archived those put away",
+        )
 
 
 class PlanNotFound(TasksError):

@@ -31,12 +31,16 @@ __all__ = [
     "TaskIds",
     "Until",
     "ViewBytes",
+    "WorkspaceCwd",
+    "WorkspaceShell",
     "check_marked",
     "signal_name",
 ]
 
 MAX_PAGE_BYTES = 262_144
 """The most output bytes that one answer shows."""
+
+_MOST_VARIABLES = 2_000
 
 _MAX_MS = 10 * 365 * 86_400_000
 """Ten years: above it a time is a mistake, and sums of times stay far from any platform's limit."""
@@ -138,10 +142,14 @@ Ms: TypeAlias = Annotated[int, Field(ge=0, le=_MAX_MS)]
 PositiveMs: TypeAlias = Annotated[int, Field(ge=1, le=_MAX_MS)]
 ViewBytes: TypeAlias = Annotated[int, Field(ge=1, le=MAX_PAGE_BYTES)]
 Command: TypeAlias = Annotated[str | tuple[str, ...], BeforeValidator(_command)]
-Environment: TypeAlias = Annotated[dict[str, str | None], AfterValidator(_environment)]
+Environment: TypeAlias = Annotated[
+    dict[str, str | None], Field(max_length=_MOST_VARIABLES), AfterValidator(_environment)
+]
 Shell: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_program)]
 SessionName: TypeAlias = Annotated[str, AfterValidator(_session)]
 Cwd: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_directory)]
+WorkspaceCwd: TypeAlias = Annotated[str, AfterValidator(_directory)]
+WorkspaceShell: TypeAlias = Annotated[str, AfterValidator(_program)]
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 Pattern: TypeAlias = Annotated[str, Field(min_length=1, max_length=10_000)]
 SignalName: TypeAlias = Annotated[str, AfterValidator(signal_name)]

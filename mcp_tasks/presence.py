@@ -92,16 +92,24 @@ class LockedPresence:
 
     def forget(self, server_id: str) -> None:
         """See `ports.Presence`."""
-        if _ID_CHARACTERS.issuperset(server_id):
-            for name in (server_id, f"{server_id}{_NEW}"):
-                with suppress(OSError):
+        if not server_id or not _ID_CHARACTERS.issuperset(server_id):
+            return
+        for name in (server_id, f"{server_id}{_NEW}"):
+            with suppress(OSError):
+                lock = os.open(f"{self._folder}/{name}", _FLAGS)
+                try:
+                    # One that begins in this moment, seen without its name and taken for gone, has it.
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(f"{self._folder}/{name}")
+                finally:
+                    os.close(lock)
 
     def end(self) -> None:
         """See `ports.Presence`."""
         with self._guard:
             if self._lock is not None:
-                self.forget(self._id)
+                with suppress(OSError):
+                    os.unlink(f"{self._folder}/{self._id}")
                 os.close(self._lock)
                 self._lock = None
 

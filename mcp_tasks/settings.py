@@ -203,6 +203,13 @@ class Settings(BaseSettings):
             raise ValueError("not a session name")
         return value
 
+    @field_validator("share")
+    @classmethod
+    def _a_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value():
+            raise ValueError("no token")  # who means to come through a share must not come as the owner
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _unsaved(cls, values: dict[str, Any]) -> dict[str, Any]:

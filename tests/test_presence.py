@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,26 @@ def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").touch()
     (tmp_path / "0123456789abcdef").symlink_to(tmp_path / "elsewhere")
     assert LockedPresence(tmp_path).is_here("0123456789abcdef")
+
+
+def test_a_server_that_begins_while_another_looks_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, one = LockedPresence(tmp_path), LockedPresence(tmp_path)
+    seen: list[str] = []
+    rename = os.rename
+
+    def look_before(source: str, target: str) -> None:
+        seen.extend(other.gone())
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", look_before)
+    server_id = one.begin()
+    for gone in seen:
+        other.forget(gone)
+    assert other.is_here(server_id)
+    one.end()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:

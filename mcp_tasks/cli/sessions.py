@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -95,8 +96,8 @@ def list_sessions(
 def all_sessions(as_json: Json = False, directory: Dir = None, store: Store = None) -> None:
     """List the sessions of every owner of the store."""
 
-    async def listed(service: Service, _: Caller) -> dict[str, Any]:
-        return await service.all_sessions()
+    async def listed(service: Service, caller: Caller) -> dict[str, Any]:
+        return await service.all_sessions(caller)
 
     answer = call((directory, store, None), listed)
     if as_json:
@@ -126,8 +127,8 @@ def show(
 def update(
     name: Name = None,
     title: Annotated[str | None, typer.Option(help="What it is about; empty for nothing.")] = None,
-    cwd: Annotated[Path | None, typer.Option(help="Where its commands run.")] = None,
-    shell: Annotated[str | None, typer.Option(help="What runs them.")] = None,
+    cwd: Annotated[str | None, typer.Option(help="Where its commands run; empty for none.")] = None,
+    shell: Annotated[str | None, typer.Option(help="What runs them; empty for the usual one.")] = None,
     env: Annotated[
         list[str] | None,
         typer.Option("--env", "-e", metavar="NAME=VALUE", help="Added to their environment."),
@@ -155,7 +156,7 @@ def update(
     """Change what commands of a session are given, or make a session. What is not named stays."""
     given: dict[str, Any] = {
         "title": title,
-        "cwd": None if cwd is None else str(cwd.absolute()),
+        "cwd": cwd and os.path.abspath(cwd),
         "shell": shell,
         "journal_limit": journal_limit,
         "seal_journal": seal_journal,

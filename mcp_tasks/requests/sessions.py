@@ -18,6 +18,8 @@ from mcp_tasks.parameters import (
     PositiveMs,
     Shell,
     TaskIds,
+    WorkspaceCwd,
+    WorkspaceShell,
     check_marked,
 )
 from mcp_tasks.requests.request import Request
@@ -60,6 +62,8 @@ class UpdateSession(Request):
     """Change a session, or make it: what is not named stays as it is.
 
     Attributes:
+        cwd: Empty means that the session works nowhere in particular any more.
+        shell: Empty means the usual one again.
         env: Merged name by name; None forgets a variable.
         preferences: Merged key by key; None forgets one.
         expires_in_ms: From now; 0 means never.
@@ -72,8 +76,8 @@ class UpdateSession(Request):
     tool = "update_session"
 
     title: Annotated[str, Field(max_length=500)] | None = None
-    cwd: Cwd | None = None
-    shell: Shell | None = None
+    cwd: WorkspaceCwd | None = None
+    shell: WorkspaceShell | None = None
     env: Environment = Field(default={}, repr=False)
     preferences: dict[str, Any] = Field(default={})
     expires_in_ms: Ms | None = None
@@ -83,6 +87,14 @@ class UpdateSession(Request):
     share_expires_in_ms: PositiveMs | None = None
     revoke: Name | None = None
     revision: Annotated[int, Field(ge=0)] | None = None
+
+    @_model_validator(mode="after")
+    def _of_a_share(self) -> UpdateSession:
+        if self.share_expires_in_ms is not None and self.share is None:
+            raise InvalidArgument(
+                "share_expires_in_ms goes with a new share", "give share, read or write, or leave it out"
+            )
+        return self
 
 
 class EndSession(Request):

@@ -235,7 +235,7 @@ def _session_of(meta: Mapping[str, Any] | None) -> str | None:
 
 def _share_of(meta: Mapping[str, Any] | None) -> str | None:
     token = (meta or {}).get(SHARE_META_KEY)
-    if token is not None and not isinstance(token, str):
+    if token is not None and not (isinstance(token, str) and token):
         raise InvalidArgument(
             f"_meta[{SHARE_META_KEY!r}] is no token", "give the token that update_session told, as it was"
         )

@@ -201,8 +201,9 @@ class Service:
         admitted = await self._desk.access.admit(caller, "owner")
         return await self._session_ends.delete_session(admitted, force=force)
 
-    async def all_sessions(self) -> View:
-        """List the sessions of every owner; no tool does that."""
+    async def all_sessions(self, caller: Caller) -> View:
+        """List the sessions of every owner; no tool does that, and no share lets anybody."""
+        await self._desk.access.admit(caller, "owner")
         return await self._sessions.all_sessions()
 
     async def _served(

@@ -138,7 +138,7 @@ class Access:
             return
         if need == "owner":
             raise PolicyDenied(
-                "a share does not let you share, delete, archive or forcibly end the session",
+                "a share does not let you share, delete, archive or forcibly end the session, or see others",
                 "ask the owner of the session to do it",
             )
         raise PolicyDenied(

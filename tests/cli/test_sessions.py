@@ -25,6 +25,7 @@ def test_sessions_are_made_shown_listed_and_removed(cli: CommandLine, tmp_path: 
     listed = cli.text("sessions", "list").splitlines()
     assert listed[0].split() == ["SESSION", "STATE", "ACTIVE", "TASKS", "TITLE"]
     assert listed[1].split()[:2] == ["work", "open"]
+    assert _json(cli, "sessions", "update", "work", "--cwd", "")["workspace"] == {"env": ["A"]}
     assert _json(cli, "sessions", "list")["counts"] == {"open": 1}
     assert _json(cli, "sessions", "list", "--state", "closed")["sessions"] == []
     [everybodys] = _json(cli, "sessions", "all")["sessions"]
@@ -78,6 +79,8 @@ def test_a_share_lets_a_reader_in_until_it_is_revoked(cli: CommandLine) -> None:
     assert cli("sessions", "show", MCP_TASKS_SHARE=token).stdout.startswith(b"open: session work")
     refused = cli("run", "true", code=2, MCP_TASKS_SHARE=token)
     assert b"lets you read in the session, not write" in refused.stderr
+    cli("sessions", "all", code=2, MCP_TASKS_SHARE=token)
+    assert b"the token of a share" in cli("serve", "--share", "", code=2).stderr
     assert b"is over" in cli("sessions", "revoke", share["share_id"], "work").stderr
     cli("sessions", "show", code=3, MCP_TASKS_SHARE=token)
     again = _json(cli, "sessions", "share", "work", "--role", "write")

@@ -91,10 +91,11 @@ async def test_a_share_is_that_of_the_call_or_of_the_settings(
     assert caller.share == expected
 
 
-async def test_a_share_of_meta_that_is_no_text_is_refused(mode: Mode) -> None:
+@pytest.mark.parametrize("token", [5, ""])
+async def test_a_share_of_meta_that_is_no_token_is_refused(token: object, mode: Mode) -> None:
     service = FakeService()
     async with client(service, mode) as session:
-        meta: Any = {SHARE_META_KEY: 5}
+        meta: Any = {SHARE_META_KEY: token}
         result = await session.call_tool("list_tasks", {}, meta=meta)
     assert result.is_error
     assert result.structured_content is not None

@@ -256,6 +256,24 @@ async def test_a_call_in_a_session_that_does_not_exist_leaves_nothing(agent: Age
     assert (await read(nowhere))["messages"] == []
 
 
+async def test_the_versions_of_a_message_are_read_by_page(agent: Agent) -> None:
+    message = await say(agent, "0")
+    for number in range(1, 20):
+        await say(agent, f"{number} {'x' * 5_000}", replaces=message["message_id"])
+    found, pages = [], 0
+    options: dict[str, Any] = {"versions": message["message_id"]}
+    while True:
+        view = await read(agent, **options)
+        found += [one["text"].split()[0] for one in view["messages"]]
+        pages += 1
+        if "next_cursor" not in view:
+            break
+        options["cursor"] = view["next_cursor"]
+
+    assert found == [str(number) for number in range(20)]
+    assert pages > 1
+
+
 # -- folding -----------------------------------------------------------------------------------
 
 
@@ -436,13 +454,15 @@ async def test_a_malformed_document_is_refused_by_name_and_changes_nothing(
 
 
 async def test_secrets_are_taken_out_of_what_is_imported(agent: Agent) -> None:
-    message = {**GOOD, "text": f"key {SECRET}", "data": {"password": "hunter2"}}
+    await agent.update(env={"DB_PASSWORD": "of the workspace"})
+    message = {**GOOD, "text": f"key {SECRET}", "data": {"password": "hunter2", "x": "of the workspace"}}
     document = {"format": "mcp-tasks session", "version": 1, "messages": [message], "more": "ignored"}
     await agent.service.import_journal(agent.caller, json.dumps(document).encode())
     text = await export(agent, "json")
 
     assert SECRET not in text
     assert "hunter2" not in text
+    assert "of the workspace" not in text
 
 
 # -- trouble -----------------------------------------------------------------------------------

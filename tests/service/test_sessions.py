@@ -163,7 +163,7 @@ async def test_a_session_that_nobody_uses_is_idle_unless_something_runs_in_it(
 async def test_whoever_has_the_machine_sees_the_sessions_of_all_owners(agent: Agent) -> None:
     await agent.of("a", owner="ann").update(title="x")
     await agent.of("b", owner="bob").update(share="read")
-    answer = await agent.service.all_sessions()
+    answer = await agent.service.all_sessions(agent.caller)
     assert [(s["owner"], s["session"], s["shares"]) for s in answer["sessions"]] == [
         ("ann", "a", 0),
         ("bob", "b", 1),

@@ -10,7 +10,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcp_tasks.errors import InvalidArgument, PolicyDenied, SessionNotFound, TaskNotFound, TasksError
+from mcp_tasks.errors import (
+    InvalidArgument,
+    LimitReached,
+    PolicyDenied,
+    SessionNotFound,
+    TaskNotFound,
+    TasksError,
+)
 from mcp_tasks.service import View
 from mcp_tasks.service.access import TOKEN_PREFIX, needed
 from tests.service.agent import Agent, open_agent
@@ -44,6 +51,26 @@ async def test_a_reader_sees_everything_of_the_session_and_changes_nothing(agent
         with pytest.raises(PolicyDenied, match="lets you read in the session, not write"):
             await call()
     assert (await agent.list())["counts"] == {"completed": 1}
+
+
+async def test_no_share_shows_the_sessions_of_others(agent: Agent) -> None:
+    guest, _ = await _shared(agent, "write")
+    with pytest.raises(PolicyDenied):
+        await guest.service.all_sessions(guest.caller)
+
+
+async def test_a_session_has_so_many_shares_and_no_more(agent: Agent) -> None:
+    share = (await agent.update(share="read"))["share"]
+    for _ in range(99):
+        await agent.update(share="read")
+    with pytest.raises(LimitReached, match="100 shares"):
+        await agent.update(share="read")
+    await agent.update(share="read", revoke=share["share_id"])
+
+
+async def test_a_time_for_no_share_is_refused(agent: Agent) -> None:
+    with pytest.raises(InvalidArgument, match="goes with a new share"):
+        await agent.update(share_expires_in_ms=1_000)
 
 
 async def test_a_writer_works_in_the_session_and_does_not_hand_it_on(agent: Agent) -> None:

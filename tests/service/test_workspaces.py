@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.errors import InvalidArgument, KeyConflict
+from mcp_tasks.errors import InvalidArgument, KeyConflict, LimitReached
 from tests.service.agent import Agent, open_agent
 
 
@@ -84,6 +84,36 @@ async def test_a_relative_folder_of_an_update_starts_from_the_workspace(agent: A
     await agent.update(cwd=str(tmp_path / "a"))
     view = await agent.update(cwd="b")
     assert view["workspace"]["cwd"] == str(tmp_path / "a" / "b")
+
+
+async def test_folder_and_shell_can_be_taken_back(agent: Agent, tmp_path: Path) -> None:
+    usual = (await agent.run("pwd"))["stdout"]
+    await agent.update(cwd=str(tmp_path), shell="/bin/sh", env={"A": "1"})
+    view = await agent.update(cwd="", shell="")
+    assert view["workspace"] == {"env": ["A"]}
+    assert (await agent.run("pwd"))["stdout"] == usual
+
+
+async def test_a_workspace_does_not_grow_without_end(agent: Agent) -> None:
+    await agent.update(preferences={"a": "x" * 60_000}, env={"A": "x" * 500_000})
+    for options in (
+        {"preferences": {"b": "x" * 10_000}},
+        {"env": {"B": "x" * 500_000}},
+        {"env": {f"N{number}": "" for number in range(1_000)}},
+    ):
+        with pytest.raises(LimitReached):
+            await agent.update(**options)
+    view = await agent.update(preferences={"a": None, "b": "x" * 60_000}, env={"A": None, "B": "x"})
+    assert list(view["workspace"]["preferences"]) == ["b"]
+
+
+async def test_what_is_kept_of_a_session_shows_no_value_of_its_environment(agent: Agent) -> None:
+    await agent.update(env={"DB_PASSWORD": "one-value"})
+    view = await agent.update(
+        title="one-value", env={"API_TOKEN": "other-value"}, preferences={"x": "other-value one-value"}
+    )
+    assert view["title"] == "[redacted]"
+    assert view["workspace"]["preferences"] == {"x": "[redacted] [redacted]"}
 
 
 async def test_many_workspaces_are_not_all_kept_in_memory(agent: Agent) -> None:

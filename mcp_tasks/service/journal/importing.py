@@ -83,7 +83,8 @@ class Importing:
             return await self._desk.blocking(self._import, caller, document)
 
     def _import(self, caller: Caller, document: bytes) -> View:
-        key, secrets = caller.session_key, self._desk.defaults.secret_values
+        key = caller.session_key
+        secrets = self._desk.workspaces.secret_values(key)
         parsed = _parsed(document)
         session = self._desk.records.change(key, lambda session: session, caller.by)
         messages = (_message(key, one, secrets, sealed=session.seal_journal) for one in parsed.messages)

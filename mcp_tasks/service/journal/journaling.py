@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mcp_tasks.clock import rfc3339
@@ -20,7 +20,7 @@ __all__ = ["Journaling", "message_view"]
 
 _PAGE_JSON = 50_000
 _SPOKEN = ("user", "assistant", "system")
-_CURSOR = re.compile(r"([ona])([1-9][0-9]{0,12})", re.ASCII)
+_CURSOR = re.compile(r"([onav])([1-9][0-9]{0,12})", re.ASCII)
 
 
 class Journaling:
@@ -67,7 +67,7 @@ class Journaling:
             raise InvalidArgument(f"{chosen[0]} does not go with {chosen[1]}", "give one of them")
         journal.flush()
         if request.versions is not None:
-            return self._versions(key, _id(request.versions))
+            return self._versions(key, _id(request.versions), request)
         if request.thread is not None or request.branch is not None:
             after = _read_cursor(request.cursor, "a")
             if request.thread is not None:
@@ -97,10 +97,15 @@ class Journaling:
         )
         return _page(key, found, request.limit, letter)
 
-    def _versions(self, key: SessionKey, message_id: str) -> View:
+    def _versions(self, key: SessionKey, message_id: str, request: ReadJournal) -> View:
+        done = _read_cursor(request.cursor, "v") or 0
         message = self._desk.journal.load(key, message_id)
-        versions = self._desk.journal.versions(key, message_id)
-        return {"session": key.session, "messages": [_version_view(message, one) for one in versions]}
+        versions = self._desk.journal.versions(key, message_id)[done:]
+        views = _fitting(_version_view(message, one) for one in versions[: request.limit])
+        answer: View = {"session": key.session, "messages": views}
+        if len(views) < len(versions):
+            answer["next_cursor"] = f"v{done + len(views)}"
+        return answer
 
     async def search_journal(self, caller: Caller, request: SearchJournal) -> View:
         """The messages that have all the words, newest first."""
@@ -219,18 +224,22 @@ def _version_view(message: Message, version: Version) -> View:
 
 def _page(key: SessionKey, found: Sequence[Message], limit: int, letter: str) -> View:
     """As many messages as are asked for and as one answer can hold; at least one if there is one."""
-    views: list[View] = []
-    size = 0
-    for message in found[:limit]:
-        view = message_view(message, _PAGE_JSON // 12)
-        size += len(json.dumps(view)) + 2
-        if views and size > _PAGE_JSON:
-            break
-        views.append(view)
+    views = _fitting(message_view(message, _PAGE_JSON // 12) for message in found[:limit])
     answer: View = {"session": key.session, "messages": views}
     if len(views) < len(found):
         answer["next_cursor"] = f"{letter}{found[len(views) - 1].seq}"
     return answer
+
+
+def _fitting(views: Iterable[View]) -> list[View]:
+    taken: list[View] = []
+    size = 0
+    for view in views:
+        size += len(json.dumps(view)) + 2
+        if taken and size > _PAGE_JSON:
+            break
+        taken.append(view)
+    return taken
 
 
 def _read_cursor(cursor: str | None, letter: str) -> int | None:

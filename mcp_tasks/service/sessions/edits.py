@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.models import Session, Share, Workspace
-from mcp_tasks.redaction import redact_text, redact_value
+from pydantic_core import to_json
+
+from mcp_tasks.errors import InvalidArgument, LimitReached
+from mcp_tasks.models import Session, SessionKey, Share, Workspace
+from mcp_tasks.redaction import redact_text, redact_value, secret_values
 from mcp_tasks.requests import UpdateSession
 from mcp_tasks.service.access import live_shares, make_share
 from mcp_tasks.service.sessions.workspaces import Workspaces
@@ -23,6 +25,12 @@ _TOLD_ELSEWHERE = frozenset(
     ("session", "revision", "share", "share_expires_in_ms", "revoke", "expires_in_ms")
 )
 
+_MOST_SHARES = 100
+_MOST_VARIABLES = 1_000
+_MOST_SEALED = 1 << 20
+_MOST_PREFERENCES = 1 << 16
+"""Whoever looks at a session, or starts something in it, reads its whole record."""
+
 
 class SessionEdit:
     """What an update_session asks for. Called with a session it returns what that is to be.
@@ -31,8 +39,9 @@ class SessionEdit:
         made: The new share and its token, once there is one; the same however often it is called.
     """
 
-    def __init__(self, request: UpdateSession, workspaces: Workspaces, now: int) -> None:
+    def __init__(self, request: UpdateSession, key: SessionKey, workspaces: Workspaces, now: int) -> None:
         """Seals what is to be sealed. Raises StoreUnavailable where that cannot be."""
+        self._secrets = (*secret_values(request.env), *workspaces.secret_values(key))
         self._request = request
         self._workspaces = workspaces
         self._now = now
@@ -58,7 +67,7 @@ class SessionEdit:
     def _fields(self) -> dict[str, Any]:
         request = self._request
         fields: dict[str, Any] = {
-            "title": None if request.title is None else redact_text(request.title),
+            "title": None if request.title is None else redact_text(request.title, self._secrets),
             "journal_limit": request.journal_limit,
             "seal_journal": request.seal_journal,
         }
@@ -66,13 +75,24 @@ class SessionEdit:
 
     def _workspace(self, session: Session) -> Workspace:
         request, workspace = self._request, session.workspace
-        cwd = workspace.cwd if request.cwd is None else self._workspaces.folder(request.cwd, session)
-        return Workspace(
-            cwd=cwd,
-            shell=workspace.shell if request.shell is None else request.shell,
-            env=_merged(workspace.env, self._env),
-            preferences=_merged(workspace.preferences, redact_value(request.preferences)),
-        )
+        cwd, shell = workspace.cwd, workspace.shell
+        if request.cwd is not None:
+            cwd = self._workspaces.folder(request.cwd, session) if request.cwd else None
+        if request.shell is not None:
+            shell = request.shell or None
+        env = _merged(workspace.env, self._env)
+        if len(env) > _MOST_VARIABLES or sum(map(len, env.values())) > _MOST_SEALED:
+            raise LimitReached(
+                f"env of a session is {_MOST_VARIABLES} names and {_MOST_SEALED} bytes at most",
+                "forget some with null",
+            )
+        preferences = _merged(workspace.preferences, redact_value(request.preferences, self._secrets))
+        if request.preferences and len(to_json(preferences)) > _MOST_PREFERENCES:
+            raise LimitReached(
+                f"preferences of a session are {_MOST_PREFERENCES} bytes of JSON at most",
+                "forget some with null; what is long belongs into a file",
+            )
+        return Workspace(cwd, shell, env, preferences)
 
     def _shares(self, session: Session) -> tuple[Share, ...]:
         """The shares that still hold, without the one that ends and with the one that begins."""
@@ -86,6 +106,8 @@ class SessionEdit:
             shares = left
         if request.share is None:
             return shares
+        if len(shares) >= _MOST_SHARES:
+            raise LimitReached(f"a session has {_MOST_SHARES} shares at most", "revoke some")
         if self.made is None:
             holds = request.share_expires_in_ms
             expires_at = None if holds is None else self._now + holds

@@ -54,7 +54,7 @@ class Sessions:
         return await self._desk.blocking(self._list, caller, request)
 
     async def all_sessions(self) -> View:
-        """The sessions of every owner of the store: for whoever has the machine, on the command line."""
+        """The sessions of every owner of the store."""
         return await self._desk.blocking(self._all)
 
     def info(self, caller: Caller, **extra: Any) -> View:
@@ -108,7 +108,7 @@ class Sessions:
     def _update(self, caller: Caller, request: UpdateSession) -> View:
         desk, key = self._desk, caller.session_key
         now = desk.clock.now_ms()
-        edit = SessionEdit(request, desk.workspaces, now)
+        edit = SessionEdit(request, key, desk.workspaces, now)
         # Whatever is wrong is found before a session is made for it.
         edit(self._checked(key, request.revision, now))
         session = desk.records.change(key, edit, caller.by, request.revision)
