@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -361,3 +362,22 @@ def test_a_full_disk_refuses_messages_and_loses_none_that_were_noted(tmp_path: P
     assert "cannot be written" in problems
     assert found == "['before']"
     assert read == "['after', 'before', 'noted']"
+
+
+def test_a_session_that_was_just_used_is_never_taken_for_one_that_was_not(tmp_path: Path) -> None:
+    journal = JournalFile(tmp_path, Clock())
+    seen: list[tuple[int | None, int | None]] = []
+    real = journal._append
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        # Taken out of what waits, and not in the database yet.
+        seen.append((journal.active_at([KEY]).get(KEY), journal.figures(KEY).active_at))
+        return real(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_append", slow)
+        journal.touch(KEY, 7)
+        journal.flush()
+    assert seen == [(7, 7)]
+    assert journal.active_at([KEY]) == {KEY: 7}
+    journal.close()

@@ -48,6 +48,7 @@ class Notes:
         self._queue: deque[Entry] = deque()
         self._ready: list[Draft] = []
         self._used: dict[SessionKey, int] = {}
+        self._writing: dict[SessionKey, int] = {}
         self._state = threading.Condition()
         self._thread: threading.Thread | None = None
         self._urgent = False
@@ -74,9 +75,9 @@ class Notes:
                 self._begin()
 
     def used_at(self) -> dict[SessionKey, int]:
-        """What of it has not been written yet."""
+        """What of it is not known to be written yet."""
         with self._state:
-            return dict(self._used)
+            return self._writing | self._used
 
     def flush(self) -> None:
         """Wait until what was noted before this call was written, or could not be."""
@@ -136,11 +137,13 @@ class Notes:
                     self._state.wait_for(lambda: self._urgent or self._closed, _AGAIN_S)
                 taken = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
                 used, self._used = self._used, {}
+                self._writing = used
                 self._urgent = self._urgent and bool(self._queue)
                 self._working = True
             failure = self._round(taken, used)
             with self._state:
                 self._working = False
+                self._writing = {}
                 self._failure = failure
                 if failure:
                     self._urgent = False

@@ -310,10 +310,11 @@ class TablesJournal(TablesSearching):
 
     def figures(self, session: SessionKey) -> JournalFigures:
         """See `ports.Journal`."""
+        noted = self._notes.used_at().get(session)  # first: then what is written meanwhile is found below
         with self.tables().reading() as connection, journal_rows.snapshot(connection):
             number = journal_rows.session_number(connection, session)
             if number is None:
-                return JournalFigures(0, 0, None, None, self._notes.used_at().get(session))
+                return JournalFigures(0, 0, None, None, noted)
             folded, oldest = connection.execute(
                 "SELECT coalesce(sum(messages), 0), min(oldest_at) FROM fold WHERE id BETWEEN ? AND ?",
                 row_range(number),
@@ -325,7 +326,7 @@ class TablesJournal(TablesSearching):
             active = journal_activity.used_at(connection, [session])
         if oldest is None and first:
             oldest = first[0][3]
-        moments = (active.get(session), self._notes.used_at().get(session))
+        moments = (active.get(session), noted)
         return JournalFigures(
             live,
             folded,
@@ -342,9 +343,9 @@ class TablesJournal(TablesSearching):
 
     def active_at(self, sessions: Sequence[SessionKey]) -> Mapping[SessionKey, int]:
         """See `ports.Journal`."""
+        newest = self._notes.used_at()  # first: then what is written meanwhile is found below
         with self.tables().reading() as connection:
             active = journal_activity.used_at(connection, sessions)
-        newest = self._notes.used_at()
         for session in sessions:
             if session in newest:
                 active[session] = max(newest[session], active.get(session, 0))
