@@ -32,6 +32,7 @@ from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.folder_names import owner_folder, owner_of_folder
 from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.stores.disk.removal import remove_tree
+from mcp_tasks.stores.disk.syncing import synced_once
 from mcp_tasks.transfer.files import digest_of, open_to_read
 
 __all__ = ["SessionArchives"]
@@ -122,7 +123,7 @@ class SessionArchives:
                 marker = f"{stem}{_RESTORING}"
                 durable.write_durably(marker, json.dumps({"into": key.session, "keep": keep}).encode())
                 try:
-                    Unpacker(archive, key, self._store, self._journal, sealer=self._sealer).unpack(file)
+                    self._unpack(archive, key, file)
                     self._journal.touch(key, at)
                 except BaseException:
                     with suppress(TasksError):  # the next holder of the lock tries again
@@ -313,6 +314,13 @@ class SessionArchives:
                 raise InvalidArgument(
                     f"its tasks are in session {there.session!r} already", "it was restored before"
                 )
+
+    def _unpack(self, archive: Archive, key: SessionKey, file: IO[bytes]) -> None:
+        try:
+            with synced_once(self._folder):
+                Unpacker(archive, key, self._store, self._journal, sealer=self._sealer).unpack(file)
+        except OSError as error:
+            raise durable.unavailable("restoring a session", error) from error
 
     def _settle_restoring(self, stem: Path, archive: Archive) -> str:
         """End a restoration whose process was killed; tells how."""

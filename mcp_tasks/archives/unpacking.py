@@ -18,6 +18,7 @@ from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Message, Plan, PlanKey, Session, SessionKey, Task, TaskKey
 from mcp_tasks.ports import Archive, Journal, Sealer, Store
 from mcp_tasks.stores.disk.durable import fsync_folder, unavailable
+from mcp_tasks.stores.disk.syncing import sync
 
 __all__ = ["Damaged", "Unpacker", "newest_message", "snapshot_of"]
 
@@ -152,7 +153,7 @@ def _write(path: str, entry: tarfile.TarInfo, data: IO[bytes]) -> None:
             seconds, _, fraction = entry.pax_headers.get("mtime", f"{int(entry.mtime)}.0").partition(".")
             moment = int(seconds) * 10**9 + int(f"{fraction:0<9.9}")
             os.utime(file.fileno(), ns=(moment, moment))
-            os.fsync(file.fileno())
+            sync(file.fileno())
     except FileExistsError as error:
         raise InvalidArgument(
             "the output of one of its tasks is there already", "give another name"

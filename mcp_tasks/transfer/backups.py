@@ -18,6 +18,7 @@ from mcp_tasks.errors import InvalidArgument, StoreUnavailable
 from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.locks import ProcessLock
 from mcp_tasks.stores.disk.removal import remove_tree
+from mcp_tasks.stores.disk.syncing import synced_once
 from mcp_tasks.transfer.beside import copy_beside
 from mcp_tasks.transfer.manifest import MANIFEST, Manifest, read_manifest, take_manifest
 from mcp_tasks.transfer.places import OpenPlace, Place, refuse_nested
@@ -71,7 +72,8 @@ def make_backup(
         draft = folder / f"{_DRAFT}{os.getpid()}"
         try:
             durable.make_private_folder(draft)
-            totals = _fill(source, draft / STATE, open_place, at, seen)
+            with synced_once(draft):
+                totals = _fill(source, draft / STATE, open_place, at, seen)
             manifest = take_manifest(
                 draft / STATE, made_at=at, adapter=source.adapter, source=source.root, totals=totals
             )

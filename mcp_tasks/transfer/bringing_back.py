@@ -10,6 +10,7 @@ from pathlib import Path
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TaskNotFinished
 from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.removal import remove_tree
+from mcp_tasks.stores.disk.syncing import synced_once
 from mcp_tasks.transfer.backups import STATE, Backup
 from mcp_tasks.transfer.files import copy_file
 from mcp_tasks.transfer.manifest import Manifest, read_manifest
@@ -80,6 +81,13 @@ def restore_backup(backup: Backup, root: Path, *, replace: bool, at: int) -> Pat
 def copy_state(source: Path, target: Path, manifest: Manifest) -> None:
     """Copy every file that a manifest names, and compare. Raises StoreUnavailable, OSError."""
     durable.make_private_folder(target)
+    with synced_once(target):
+        _copy_files(source, target, manifest)
+    for problem in manifest.problems(target):
+        raise StoreUnavailable(f"the copy of the backup is not like it: {problem}", "try again")
+
+
+def _copy_files(source: Path, target: Path, manifest: Manifest) -> None:
     made: set[Path] = {target}
     for name in manifest.files:
         folder = (target / name).parent
@@ -93,8 +101,6 @@ def copy_state(source: Path, target: Path, manifest: Manifest) -> None:
             raise StoreUnavailable(f"{name} of the backup cannot be copied: {error}") from error
     for place in made:
         durable.fsync_folder(place)
-    for problem in manifest.problems(target):
-        raise StoreUnavailable(f"the copy of the backup is not like it: {problem}", "try again")
 
 
 def _holds_something(root: Path) -> bool:

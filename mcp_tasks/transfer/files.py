@@ -13,6 +13,7 @@ from typing import Protocol
 
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.stores.disk.durable import fsync_folder, unavailable
+from mcp_tasks.stores.disk.syncing import sync
 
 try:
     import fcntl
@@ -112,7 +113,7 @@ def copy_file(source: str, target: str) -> int:
                         _copy_range(origin, copy, begin, end)
                     os.ftruncate(copy, found.st_size)
                 os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
-                os.fsync(copy)
+                sync(copy)
                 size = os.fstat(copy).st_size
             finally:
                 os.close(copy)
@@ -141,11 +142,11 @@ def run_files(folder: str) -> list[str]:
         return []
 
 
-def copy_run(source: str, target: str, but: Collection[str] = ()) -> Copied:
+def copy_run(source: str, target: str, but: Collection[str] = (), *, compare: bool = False) -> Copied:
     """Copy what is worth keeping of a run into a folder that exists; what is there already stays.
 
-    A file is taken for the same where size and moment of change are. Files named in `but` are left out,
-    and so is one that goes meanwhile (an old piece of a tail).
+    A file is taken for the same where size and moment of change are, and with `compare` its bytes. Files
+    named in `but` are left out, and so is one that goes meanwhile (an old piece of a tail).
 
     Raises:
         StoreUnavailable: Some of it may have been copied.
@@ -154,7 +155,7 @@ def copy_run(source: str, target: str, but: Collection[str] = ()) -> Copied:
     try:
         for name in run_files(source):
             try:
-                if name not in but and not _is_same(f"{source}/{name}", f"{target}/{name}"):
+                if name not in but and not _is_same(f"{source}/{name}", f"{target}/{name}", compare):
                     copied += Copied(1, copy_file(f"{source}/{name}", f"{target}/{name}"))
             except FileNotFoundError:
                 if not os.path.isdir(target):
@@ -168,13 +169,15 @@ def copy_run(source: str, target: str, but: Collection[str] = ()) -> Copied:
     return copied
 
 
-def _is_same(source: str, target: str) -> bool:
+def _is_same(source: str, target: str, compare: bool) -> bool:
     try:
         there = os.lstat(target)
     except FileNotFoundError:
         return False
     found = os.lstat(source)
-    return (found.st_size, found.st_mtime_ns) == (there.st_size, there.st_mtime_ns)
+    if (found.st_size, found.st_mtime_ns) != (there.st_size, there.st_mtime_ns):
+        return False
+    return not compare or digest_of(source) == digest_of(target)
 
 
 def _cloned(origin: int, copy: int) -> bool:

@@ -16,6 +16,8 @@ from mcp_tasks.errors import InvalidArgument, SessionNotFound, StoreUnavailable,
 from mcp_tasks.models import Session, SessionKey
 from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.locks import ProcessLock
+from mcp_tasks.stores.disk.state_folder import boot_id
+from mcp_tasks.stores.disk.syncing import synced_once
 from mcp_tasks.transfer.beside import copy_beside
 from mcp_tasks.transfer.places import Place
 from mcp_tasks.transfer.sessions import Seen, Totals, Transfer
@@ -59,12 +61,18 @@ def migrate(source: Place, target: Place, *, at: int, seen: Seen, live: bool = F
         sessions = source.store.sessions()
         ledger = _Ledger(target.root)
         resumed = ledger.begin(source, target, sessions, at)
-        transfer = Transfer(source, target, at, live, seen)
+        transfer = Transfer(source, target, at, live, seen, compare=ledger.is_doubtful)
         totals = Totals()
-        for session in sessions:
-            totals += transfer.copy(session)
-        target.journal.flush()
-        copy_beside(source.root, target.root)
+        try:
+            # In the ledger the copy is not whole before all of it is on the disk.
+            with synced_once(target.root):
+                for session in sessions:
+                    totals += transfer.copy(session)
+                target.journal.flush()
+                copy_beside(source.root, target.root)
+        except OSError as error:
+            raise durable.unavailable("copying sessions", error) from error
+        ledger.end()
         differences: list[str] = []
         if not live:  # of a live copy each task was compared when it was copied
             for session in sessions:
@@ -86,14 +94,20 @@ def _refuse_unfinished(source: Place, seen: Seen) -> None:
 
 
 class _Ledger:
-    """What the target was being given, and by whom."""
+    """What the target was being given, and by whom.
+
+    Attributes:
+        is_doubtful: An earlier attempt was not ended before the machine was, so what it wrote may be spoilt.
+    """
 
     def __init__(self, root: Path) -> None:
         self._path = root / _LEDGER
+        self._noted: dict[str, Any] = {}
+        self.is_doubtful = False
 
     def begin(self, source: Place, target: Place, sessions: list[Session], at: int) -> bool:
         """Note what is about to come; whether it is the same copy resumed. Raises InvalidArgument."""
-        known = self._read()
+        known = self._noted = self._read()
         origin = os.path.realpath(source.root)
         ours = {SessionKey(*pair) for pair in known.get("sessions", []) if known.get("source") == origin}
         strange = [
@@ -106,15 +120,28 @@ class _Ledger:
                 f"the target has sessions of the same names: {', '.join(strange[:_NAMED])}",
                 "migrate into a new folder, or archive or rename those first",
             )
-        wanted = ours | {session.key for session in sessions}
-        if wanted != ours:
-            text = {
-                "source": origin,
-                "begun_at": at,
-                "sessions": sorted([key.owner, key.session] for key in wanted),
-            }
-            durable.write_durably(self._path, json.dumps(text).encode())
+        boot = boot_id()
+        doubted = not known.get("whole", True) and known.get("boot", boot) != boot
+        self.is_doubtful = bool(ours) and (doubted or bool(known.get("doubtful")))
+        self._note(
+            source=origin,
+            begun_at=at,
+            boot=boot,
+            whole=False,
+            doubtful=self.is_doubtful,
+            sessions=sorted([key.owner, key.session] for key in ours | {one.key for one in sessions}),
+        )
         return bool(ours)
+
+    def end(self) -> None:
+        """Note that all of it is on the disk. Raises StoreUnavailable."""
+        self._note(whole=True, doubtful=False)
+
+    def _note(self, **fields: object) -> None:
+        previous = json.dumps(self._noted).encode() if self._noted else None
+        noted = {**self._noted, **fields}
+        durable.write_durably(self._path, json.dumps(noted).encode(), previous=previous)
+        self._noted = noted
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -52,6 +52,7 @@ class Transfer:
         at: Moment of the copy, ms since the epoch.
         live: The original goes on being used: what is not over there is over in the copy.
         seen: How to look at a task that is not final by its record.
+        compare: Output that is there already is compared byte for byte: a power cut may have spoilt it.
     """
 
     source: Place
@@ -59,6 +60,7 @@ class Transfer:
     at: int
     live: bool
     seen: Seen
+    compare: bool = False
 
     def copy(self, session: Session) -> Totals:
         """Bring a session and all that belongs to it over; what is there already stays.
@@ -102,7 +104,7 @@ class Transfer:
             if not run_files(folder):
                 continue
             target = os.fspath(self.target.store.make_run_folder(task.key, run))
-            copied += copy_run(folder, target)
+            copied += copy_run(folder, target, compare=self.compare)
             ended = run == task.run and os.path.lexists(f"{target}/exit.json")
         if self.live and self._was_cleared(task):
             return None

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_tasks.stores.database import database, files
-from mcp_tasks.stores.disk import durable, leftovers, removal, state_folder
+from mcp_tasks.stores.disk import durable, leftovers, removal, state_folder, syncing
 from mcp_tasks.stores.json import (
     finals,
     key_entries,
@@ -44,6 +44,7 @@ MODULES = (
     state_folder,
     state_marks,
     store,
+    syncing,
     task_files,
     task_index,
 )

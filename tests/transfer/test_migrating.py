@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from mcp_tasks.errors import InvalidArgument, StoreBusy, StoreUnavailable, TaskNotFinished
 from mcp_tasks.models import Cancelled, Draft, Finished, Lost, Running, Session
 from mcp_tasks.stores.disk.locks import ProcessLock
-from mcp_tasks.transfer import Place, Totals, adapter_of, migrate, refuse_nested
+from mcp_tasks.transfer import Place, Totals, adapter_of, migrate, migrating, refuse_nested
 from mcp_tasks.transfer.sessions import Transfer
 from tests.stores.records import pending
 from tests.transfer.filled import (
@@ -299,3 +302,63 @@ def test_a_place_knows_its_adapter(source: Place, tmp_path: Path) -> None:
     (source.root / "store.json").write_text("[]")
     with pytest.raises(StoreUnavailable):
         adapter_of(source.root)
+
+
+def test_a_copy_waits_for_the_disk_a_few_times_however_much_it_is(
+    source: Place, target: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(20):
+        add_finished(source, "work")
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+
+    assert migrate(source, target, at=AT, seen=as_recorded).differences == ()
+
+    assert len(waits) < 20
+
+
+@pytest.mark.parametrize(("boot", "comes_again"), [("another", True), (None, False)])
+def test_output_that_a_power_cut_may_have_spoilt_is_compared_when_a_copy_goes_on(
+    boot: str | None, comes_again: bool, source: Place, target: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = add_finished(source, "work", output=b"as it was")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrating, "copy_beside", _die)
+        with pytest.raises(KeyboardInterrupt):
+            migrate(source, target, at=AT, seen=as_recorded)
+    copy = target.store.run_folder(task.key, 1) / "stdout"
+    moment = copy.stat().st_mtime_ns
+    copy.write_bytes(bytes(9))
+    os.utime(copy, ns=(moment, moment))
+    if boot is not None:
+        monkeypatch.setattr(migrating, "boot_id", lambda: boot)
+        with monkeypatch.context() as patch:
+            patch.setattr(migrating, "copy_beside", _die)
+            patch.setattr(Transfer, "copy_task", _die)
+            with pytest.raises(KeyboardInterrupt):  # the doubt lasts until a copy is whole
+                migrate(source, target, at=AT, seen=as_recorded)
+
+    done = migrate(source, target, at=AT, seen=as_recorded)
+
+    assert (copy.read_bytes() == b"as it was") is comes_again
+    assert (done.differences == ()) is comes_again
+
+
+def test_a_disk_that_refuses_at_the_end_of_a_copy_is_told(
+    source: Place, target: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def refused(_: object) -> Iterator[None]:
+        yield
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrating, "synced_once", refused)
+        with pytest.raises(StoreUnavailable, match="EIO"):
+            migrate(source, target, at=AT, seen=as_recorded)
+
+    assert migrate(source, target, at=AT, seen=as_recorded).resumed
+
+
+def _die(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

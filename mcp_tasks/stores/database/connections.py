@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 from mcp_tasks.errors import StoreBusy, StoreUnavailable
+from mcp_tasks.stores.disk.syncing import is_put_off
 
 __all__ = [
     "Connection",
@@ -31,9 +32,10 @@ Identity: TypeAlias = tuple[int, int]
 
 
 class Connection(sqlite3.Connection):
-    """A connection in autocommit mode that knows which file it has open."""
+    """A connection in autocommit mode that knows which file it has open, and whether it may be used again."""
 
     identity: Identity | None = None
+    is_sound = True
 
 
 class NoDatabase(sqlite3.DatabaseError):
@@ -72,13 +74,13 @@ def close(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def committed(connection: sqlite3.Connection, *, durable: bool = True) -> Iterator[None]:
+def committed(connection: Connection, *, durable: bool = True) -> Iterator[None]:
     """Do what the block does, durably, or nothing of it where it raises. Raises sqlite3.Error.
 
     What is not durable survives the end of this process and, once somebody else commits durably or some
     time has passed, a power cut.
     """
-    if durable:
+    if durable and not is_put_off():
         with _committed(connection):
             yield
         return
@@ -87,8 +89,10 @@ def committed(connection: sqlite3.Connection, *, durable: bool = True) -> Iterat
         with _committed(connection):
             yield
     finally:
-        with suppress(sqlite3.Error):
+        try:
             connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.is_sound = False  # it would lose in a power cut what is to be durable
 
 
 @contextmanager

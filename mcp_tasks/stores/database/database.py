@@ -182,7 +182,8 @@ class Database:
         if connection is None:
             return
         with self._guard:
-            if not self._closed:
+            # One that is in a transaction still would keep that for ever.
+            if not self._closed and connection.is_sound and not connection.in_transaction:
                 self._idle.append(connection)
                 return
         close(connection)

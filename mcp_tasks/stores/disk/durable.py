@@ -19,13 +19,7 @@ from typing import ParamSpec, TypeAlias, TypeVar
 
 from mcp_tasks.codec import MAX_RECORD_BYTES
 from mcp_tasks.errors import StoreUnavailable
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover (Windows)
-    _FULL_SYNC: int | None = None
-else:
-    _FULL_SYNC = getattr(fcntl, "F_FULLFSYNC", None)
+from mcp_tasks.stores.disk.syncing import sync
 
 __all__ = [
     "Report",
@@ -293,7 +287,7 @@ def _write_temporary(folder: str, name: str, data: bytes) -> str:
             rest = memoryview(data)
             while rest:
                 rest = rest[_again(os.write, fd, rest) :]
-            _sync(fd)
+            sync(fd)
         finally:
             os.close(fd)
     except BaseException:
@@ -343,20 +337,9 @@ def _fsync_folder(path: str) -> None:
         return  # Windows has no such call; its renames are journalled
     fd = _again(os.open, path, _FOLDER)
     try:
-        _sync(fd)
+        sync(fd)
     finally:
         os.close(fd)
-
-
-def _sync(fd: int) -> None:
-    if _FULL_SYNC is not None:  # fsync(2) on macOS stops at the drive's cache
-        try:
-            fcntl.fcntl(fd, _FULL_SYNC)
-        except OSError:
-            pass
-        else:
-            return
-    _again(os.fsync, fd)
 
 
 def _again(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
