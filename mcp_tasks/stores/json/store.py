@@ -341,7 +341,6 @@ class JsonFileStore:
                 os.unlink(path)
             self._marks.forget(task.key)
             raise
-        self._index.add(task)  # where it is a copy, and final already
         if time.monotonic() - began > _SLOW_WRITE_SECONDS:
             self._marks.mark(task)  # somebody may have taken the mark for a stale one
 
