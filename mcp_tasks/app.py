@@ -8,12 +8,13 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
 
 from mcp_tasks.admission import Admission
-from mcp_tasks.archives import SessionArchives
+from mcp_tasks.archives import LateArchives
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import NotSupported, SessionNotFound
 from mcp_tasks.executors.local import LocalExecutor
@@ -45,8 +46,10 @@ from mcp_tasks.stores.audit_file import AuditFile, AuditInMemory
 from mcp_tasks.stores.fallback import FallbackStore
 from mcp_tasks.stores.memory.finished import Room
 from mcp_tasks.stores.memory.temporary import TemporaryStore, remove_stale_folders
-from mcp_tasks.transfer import Place
 from mcp_tasks.waiting import Waiting
+
+if TYPE_CHECKING:
+    from mcp_tasks.transfer import Place
 
 __all__ = ["open_place", "open_service", "open_store"]
 
@@ -86,6 +89,7 @@ def open_place(settings: Settings) -> Place:
         NotSupported: The memory store is its server's alone.
     """
     from mcp_tasks.stores.journal.file import JournalFile
+    from mcp_tasks.transfer import Place
 
     if settings.store == "memory":
         raise NotSupported(
@@ -262,8 +266,8 @@ def _defaults(settings: Settings, base: _Base) -> Defaults:
     )
 
 
-def _archives(base: _Base, presenter: Presenter) -> SessionArchives:
-    return SessionArchives(
+def _archives(base: _Base, presenter: Presenter) -> LateArchives:
+    return LateArchives(
         base.store.slots.parent,
         base.store,
         base.journal,
@@ -273,7 +277,7 @@ def _archives(base: _Base, presenter: Presenter) -> SessionArchives:
     )
 
 
-def _errands(settings: Settings, desk: Desk, archives: SessionArchives | None) -> list[Errand]:
+def _errands(settings: Settings, desk: Desk, archives: LateArchives | None) -> list[Errand]:
     """What is done for sessions now and then; without `archives`, what needs no settings of a server."""
     errands: list[Errand] = [
         desk.connections.mark_lost,

@@ -42,3 +42,14 @@ def test_the_words_of_the_wire_are_loaded_by_the_server_alone() -> None:
     loaded = loaded_by("import mcp_tasks.app, mcp_tasks.cli.program, mcp_tasks.service")
 
     assert loaded & {"mcp", "mcp_types"} == set()
+
+
+def test_what_few_calls_need_is_not_loaded_before_them() -> None:
+    loaded = loaded_by("import mcp_tasks.app, mcp_tasks.cli.program, mcp_tasks.retention")
+
+    rare = {"cryptography", "filelock", "keyring", "re2", "sqlite3", "tarfile", "watchfiles"}
+    assert loaded & rare == set()
+    assert {name for name in loaded if name.startswith(("mcp_tasks.transfer", "mcp_tasks.archives."))} == {
+        "mcp_tasks.archives.late"
+    }
+    assert loaded & {"mcp_tasks.projects.discovery", "mcp_tasks.service.journal.importing"} == set()

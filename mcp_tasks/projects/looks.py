@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
@@ -185,6 +184,8 @@ class Looks:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout  # costs start-up time
+
         self._make_folder()
         try:
             with FileLock(self._folder / ".lock", timeout=_LOCK_S, mode=0o600):

@@ -39,7 +39,6 @@ from mcp_tasks.service.access import Caller, needed
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.journal.entries import ToolCall
 from mcp_tasks.service.journal.exporting import Exporting
-from mcp_tasks.service.journal.importing import Importing
 from mcp_tasks.service.journal.journaling import Journaling
 from mcp_tasks.service.plans.planning import Planning
 from mcp_tasks.service.projects import Projects
@@ -75,7 +74,6 @@ class Service:
         self._sessions = Sessions(desk)
         self._journaling = Journaling(desk)
         self._exporting = Exporting(desk)
-        self._importing = Importing(desk)
         self._session_ends = SessionEnds(desk, self._ending, self._sessions)
 
     async def run_command(self, caller: Caller, request: RunCommand) -> View:
@@ -181,8 +179,10 @@ class Service:
 
     async def import_journal(self, caller: Caller, document: bytes) -> View:
         """Take the messages of a JSON export into the session; no tool does that."""
+        from mcp_tasks.service.journal.importing import Importing  # costs start-up time
+
         admitted = await self._desk.access.admit(caller, "write")
-        return await self._importing.import_journal(admitted, document)
+        return await Importing(self._desk).import_journal(admitted, document)
 
     async def prune_journal(self, caller: Caller, keep: int | None = None) -> View:
         """Fold the oldest messages until `keep` (or the limit) are live; no tool does that."""
