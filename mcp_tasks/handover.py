@@ -72,6 +72,7 @@ def _environment(settings: Settings) -> dict[str, str]:
         "MCP_TASKS_AUTO_SAVE": "on",
         "MCP_TASKS_MAX_RUNNING": str(settings.max_running),
         "MCP_TASKS_QUEUE_LIMIT": str(settings.queue_limit),
+        "MCP_TASKS_JOURNAL_LIMIT": str(settings.journal_limit),
         **_keys(settings),
     }
 
