@@ -23,6 +23,7 @@ from mcp_tasks.reconcile import Reconciler
 __all__ = ["Keeping"]
 
 _SWEEP_S = 5.0
+_TIDY_S = 2.0
 _QUEUE_S = 0.2
 _STARTING_S = 0.01
 _SETTLE_S = 0.1
@@ -66,6 +67,7 @@ class Keeping:
 
     def start(self) -> None:
         """Begin with what earlier servers left, then keep sweeping."""
+        self._group.start_soon(self._tidy)
         self._group.start_soon(self._sweep)
         self._group.start_soon(self._drain_queue)
 
@@ -165,13 +167,17 @@ class Keeping:
             log.exception("the end of a task could not be written down")
             return None
 
-    async def _sweep(self) -> None:
+    async def _tidy(self) -> None:
+        # The first answers go first: it looks at every run there is.
+        await anyio.sleep(_TIDY_S)
         try:
             await anyio.to_thread.run_sync(self._store.sweep)
         except TasksError as error:
             log.warning("what killed processes left could not be removed: %s", error)
         except Exception:
             log.exception("what killed processes left could not be removed")
+
+    async def _sweep(self) -> None:
         while True:
             found: list[Task] = []
             try:

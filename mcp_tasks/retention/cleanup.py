@@ -22,6 +22,8 @@ from mcp_tasks.stores.disk.locks import ProcessLock
 __all__ = ["Cleanup", "RecoverableArchives", "Rules"]
 
 _BY = "cleanup"
+_BREATH_S = 0.002
+"""Between two sessions, so that a server answers calls as well."""
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +104,7 @@ class Cleanup:
                 return
             moments = when_due(now, record, self._rules.hour, self._local)
             if moments is not None:
-                self._run(now, moments, record)
+                self._run(now, moments, record, breath_s=_BREATH_S)
 
     def run_now(self) -> Counts:
         """Do it now, because somebody asks: ages count from this moment, also for what is removed.
@@ -117,12 +119,14 @@ class Cleanup:
         now = self._now_ms()
         return went_back(now, record) or when_due(now, record, self._rules.hour, self._local) is not None
 
-    def _run(self, now: int, moments: Moments, record: CleanupRecord | None) -> Counts:
+    def _run(
+        self, now: int, moments: Moments, record: CleanupRecord | None, *, breath_s: float = 0.0
+    ) -> Counts:
         began = time.monotonic()
         counts = self._recover()
         sessions = self._store.sessions()
-        counts += self._archive_idle(sessions, now, moments)
-        counts += self._fold_idle(sessions, moments)
+        counts += self._archive_idle(sessions, now, moments, breath_s)
+        counts += self._fold_idle(sessions, moments, breath_s)
         counts += self._remove_old(moments)
         before = record or CleanupRecord(now)
         took_ms = int((time.monotonic() - began) * 1000)
@@ -143,7 +147,7 @@ class Cleanup:
             log.warning("archive %s", sentence)
         return Counts(recovered=len(done))
 
-    def _archive_idle(self, sessions: list[Session], now: int, moments: Moments) -> Counts:
+    def _archive_idle(self, sessions: list[Session], now: int, moments: Moments, breath_s: float) -> Counts:
         if self._rules.archive_days is None:
             return Counts()
         oldest = moments.idle - int(self._rules.archive_days * DAY_MS)
@@ -151,6 +155,7 @@ class Cleanup:
         busy = {key.session_key for key in self._store.unfinished()}
         counts = Counts()
         for session in sessions:
+            time.sleep(breath_s)
             key = session.key
             if key in busy or max(session.created_at, active.get(key, 0)) > oldest:
                 continue
@@ -170,12 +175,13 @@ class Cleanup:
             counts += Counts(archived=1)
         return counts
 
-    def _fold_idle(self, sessions: list[Session], moments: Moments) -> Counts:
+    def _fold_idle(self, sessions: list[Session], moments: Moments, breath_s: float) -> Counts:
         if self._rules.journal_days is None:
             return Counts()
         oldest = moments.idle - int(self._rules.journal_days * DAY_MS)
         counts = Counts()
         for session in sessions:
+            time.sleep(breath_s)
             try:
                 figures = self._journal.figures(session.key)
                 newest = max(figures.active_at or 0, figures.newest_at or 0)

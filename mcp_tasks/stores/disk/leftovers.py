@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +29,9 @@ __all__ = ["Folders", "Leftovers", "RecordFiles", "Registered", "runs_in"]
 
 _LAUNCH = "launch"
 _DATABASE = re.compile(r"(\d{1,14})-[0-9a-f]{8}-records\.db")
+_BREATH_S = 0.001
+"""Where there is very much to look at, the threads that answer calls get their turn in between."""
+_MANY = 100
 _MOMENT = 10
 """So many characters of an id tell when the task was made."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -127,6 +131,7 @@ class Leftovers:
     def remove(self) -> None:
         """See `ports.Store.sweep`. One session or run that cannot be swept does not keep the others."""
         for owner, session in self._sessions.folders():
+            time.sleep(_BREATH_S)
             try:
                 orphans = self._look_through(owner, session)
             except durable.UnsafeFile as error:
@@ -151,7 +156,9 @@ class Leftovers:
         kept: frozenset[str] | None = None
         since = ""
         orphans: list[_Orphan] = []
-        for task_id, run in found:
+        for number, (task_id, run) in enumerate(found, 1):
+            if number % _MANY == 0:
+                time.sleep(_BREATH_S)
             path = f"{runs}/{task_id}.{run}"
             if task_id in recorded:
                 if os.path.lexists(f"{path}/{_LAUNCH}"):
