@@ -20,6 +20,7 @@ from tests.waiting import wait_until
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(3_600)]
 
 STEPS, KILLS = short_or_full((12, 5), (50, 20))
+STORES = ("json", "sqlite")
 
 
 def kill_everything(folder: Path) -> None:
@@ -69,18 +70,26 @@ async def completed(connection: Connection) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("killed", "retries", "on_failure"),
-    [("server", 0, "stop"), ("everything", 0, "continue"), ("everything", 50, "stop")],
-    ids=["server", "everything", "everything, with retries"],
+    ("killed", "retries", "on_failure", "store"),
+    [
+        pytest.param(killed, retries, on_failure, store, id=f"{what}, {store}")
+        for what, killed, retries, on_failure, stores in (
+            ("server", "server", 0, "stop", short_or_full(("json",), STORES)),
+            ("everything", "everything", 0, "continue", short_or_full(("sqlite",), STORES)),
+            ("everything, with retries", "everything", 50, "stop", short_or_full(("json",), STORES)),
+        )
+        for store in stores
+    ],
 )
 async def test_a_plan_that_is_killed_goes_on_and_repeats_nothing(
-    tmp_path: Path, killed: str, retries: int, on_failure: str
+    tmp_path: Path, killed: str, retries: int, on_failure: str, store: str
 ) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when the test fails
     chance = random.Random(seed)
     steps = Steps(tmp_path / "steps", pause=short_or_full(0.3, 0.6), retries=retries)
     state = tmp_path / "state"
+    options = ("--store", store, "--tools", "full", "--max-running", "3")
     request: dict[str, Any] = {
         "commands": steps.commands,
         "on_failure": on_failure,
@@ -91,7 +100,7 @@ async def test_a_plan_that_is_killed_goes_on_and_repeats_nothing(
     ran: dict[str, int] = {}
     unfinished = 0
     for _ in range(KILLS):
-        async with server(state, "--tools", "full", "--max-running", "3") as connection:
+        async with server(state, *options) as connection:
             before = await completed(connection)
             assert {name: steps.runs(name) for name in told} == ran
             assert told.items() <= before.items()
@@ -107,7 +116,7 @@ async def test_a_plan_that_is_killed_goes_on_and_repeats_nothing(
                 group.cancel_scope.cancel()
             unfinished += len(told) < STEPS
             assert {name: steps.runs(name) for name in told} == ran
-    async with server(state, "--tools", "full", "--max-running", "3") as connection:
+    async with server(state, *options) as connection:
         view = await connection.call("run_plan", **request)
         while view["state"] in ("pending", "running"):
             view = await connection.call("plan_progress", plan_id=view["plan_id"], wait_ms=20_000)
