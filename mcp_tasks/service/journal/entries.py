@@ -53,13 +53,16 @@ class ToolCall:
         """The same without what no entry tells, which may be large."""
         arguments = {name: value for name, value in self.arguments.items() if name not in _NEVER}
         told = ("task_id", "session", "code", "message", *_RESULT)
-        answer = {name: self.answer[name] for name in told if name in self.answer}
+        read, shown = _Room(_MOST_READ), _Room(_MOST_SHOWN)
+        answer = {
+            name: _taken(self.answer[name], _LONGEST_SHOWN, shown) for name in told if name in self.answer
+        }
         return ToolCall(
             self.tool,
             self.at,
             self.duration_ms,
-            _taken(arguments, _MOST_READ, _Room(_MOST_READ)),
-            _taken(answer, _LONGEST_SHOWN, _Room(_MOST_SHOWN)),
+            {name: _taken(value, _MOST_READ, read) for name, value in arguments.items()},
+            answer,
             values_of_arguments(arguments),  # of the whole, or half a value would show
         )
 
@@ -140,30 +143,34 @@ class _Room:
 
 def _taken(value: Any, longest: int, room: _Room) -> Any:
     """A value as far as there is room for it, with its long texts shortened."""
+    # Each call of a tool comes through here, so what is most frequent is looked at first.
     room.parts -= 1
-    match value:
-        case str():
-            length = max(0, min(longest, room.characters))
-            room.characters -= min(len(value), length)
-            if len(value) <= length:
-                return value
-            cut = _CUT.search(value)
-            more = (cut.start() + int(cut[1]) if cut else len(value)) - length
-            return f"{value[:length]}… ({more} characters more)"
-        case list() | tuple():
-            return [_taken(part, longest, room) for part in value if room.parts > 0]
-        case Mapping():
-            return {
-                str(_taken(name, longest, room)): _taken(part, longest, room)
-                for name, part in value.items()
-                if room.parts > 0
-            }
-        case int() if abs(value) >= _LARGEST:
-            return "a large number"
-        case float() if not math.isfinite(value):
-            return str(value)
-        case _:
-            return value
+    if isinstance(value, str):
+        room.characters -= len(value)
+        return value if len(value) <= longest and room.characters >= 0 else _shortened(value, longest, room)
+    if isinstance(value, int):
+        return value if -_LARGEST < value < _LARGEST else "a large number"
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Mapping):
+        return {
+            str(_taken(name, longest, room)): _taken(part, longest, room)
+            for name, part in value.items()
+            if room.parts > 0
+        }
+    if isinstance(value, list | tuple):
+        return [_taken(part, longest, room) for part in value if room.parts > 0]
+    return value
+
+
+def _shortened(text: str, longest: int, room: _Room) -> str:
+    """As much of a text as there is room for, and how much that leaves out."""
+    room.characters += len(text)
+    length = max(0, min(longest, room.characters))
+    room.characters -= length
+    cut = _CUT.search(text)
+    more = (cut.start() + int(cut[1]) if cut else len(text)) - length
+    return f"{text[:length]}… ({more} characters more)"
 
 
 def _without_halves(value: Any, longest: int) -> Any:

@@ -175,12 +175,13 @@ class Journaling:
                 admitted = desk.access.admit_now(caller)
                 name = in_session if isinstance(in_session, str) else admitted.session
                 key = SessionKey(admitted.owner, name)
-                if desk.records.find(key) is None:
-                    return None
+                session, secrets = desk.workspaces.known(key)
             except (SessionNotFound, StoreUnavailable):
                 return None
+            if session is None:
+                return None
             desk.journal.touch(key, brief.at)
-            return call_entry(key, brief, admitted.by, desk.workspaces.secret_values(key))
+            return call_entry(key, brief, admitted.by, secrets)
 
         desk.journal.note(made)
 

@@ -79,9 +79,17 @@ class Workspaces:
     def secret_values(self, key: SessionKey) -> tuple[str, ...]:
         """What must not be seen in what is recorded of a session, as far as it can be known now."""
         try:
-            return self.of(key)[1].secret_values
+            return self.known(key)[1]
         except StoreUnavailable:
             return self._defaults.secret_values
+
+    def known(self, key: SessionKey) -> tuple[Session | None, tuple[str, ...]]:
+        """A session, None where there is none, with its `secret_values`. Raises StoreUnavailable."""
+        try:
+            session, defaults = self.of(key)
+        except StoreUnavailable:  # its key is not here
+            return self._records.find(key), self._defaults.secret_values
+        return session, defaults.secret_values
 
     def base(self, key: SessionKey) -> str:
         """The folder that a relative path of a call starts from."""

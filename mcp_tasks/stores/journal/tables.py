@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -69,7 +70,7 @@ class TablesJournal(TablesSearching):
 
     def append(self, drafts: Sequence[Draft]) -> list[Message]:
         """See `ports.Journal`."""
-        made = [self._at_rest(draft) for draft in drafts]
+        made = [self._at_rest(draft, self._rules) for draft in drafts]
         return self._append(made, {}, durable=True) if made else []
 
     def note(self, entry: Entry) -> None:
@@ -81,10 +82,10 @@ class TablesJournal(TablesSearching):
         self._notes.flush()
 
     def _write_notes(self, drafts: Sequence[Draft], used: Mapping[SessionKey, int]) -> None:
-        made = []
+        made, rules = [], functools.cache(self._rules)  # many entries are of few sessions
         for draft in drafts:
             try:
-                made.append(self._at_rest(draft))
+                made.append(self._at_rest(draft, rules))
             except StoreUnavailable as error:
                 # One that cannot be sealed does not hold up all the others.
                 log.warning("an entry of a journal is left out: %s", error)
@@ -150,9 +151,9 @@ class TablesJournal(TablesSearching):
             self._tend(key, limits[key])
         return messages
 
-    def _at_rest(self, draft: Draft) -> tuple[Draft, str, str | None]:
+    def _at_rest(self, draft: Draft, rules_of: RulesOf) -> tuple[Draft, str, str | None]:
         """The entry, sealed where it is to be, with text and data as they are at rest."""
-        if not draft.sealed and self._rules(draft.session).sealed:
+        if not draft.sealed and rules_of(draft.session).sealed:
             draft = replace(draft, sealed=True)
         return (
             draft,
