@@ -14,6 +14,7 @@ import json
 import os
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -34,6 +35,9 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _LEVEL = 6
 _IN_MEMORY = 4 << 20
 _MOST_CONNECTIONS = 1_000
+_MANY = 50
+_BREATH_S = 0.001
+"""Among very many tasks, so that a server that archives answers calls as well."""
 _messages: TypeAdapter[Message] = TypeAdapter(Message)
 CONNECTIONS: TypeAdapter[list[Connection]] = TypeAdapter(list[Connection])
 """How the connections of a session are written, newest first."""
@@ -88,6 +92,8 @@ def pack(
             _add(tar, f"plans/{plan.key.plan_id}.json", encode_plan(plan), plan.created_at)
         for task in store.tasks(session.key):
             tasks.add((task.key.task_id, task.revision))
+            if len(tasks) % _MANY == 0:
+                time.sleep(_BREATH_S)
             _add(tar, f"tasks/{task.key.task_id}.json", encode_task(task), task.created_at)
             for size in _add_runs(tar, store, task):
                 files, output_bytes = files + 1, output_bytes + size

@@ -23,7 +23,8 @@ __all__ = ["Cleanup", "RecoverableArchives", "Rules"]
 
 _BY = "cleanup"
 _BREATH_S = 0.002
-"""Between two sessions, so that a server answers calls as well."""
+"""Between two sessions and among very many tasks, so that a server answers calls as well."""
+_MANY = 50
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ class Cleanup:
                 continue
             try:
                 # An older version noted no activity but that of the tasks.
-                if any(task.history and task.history[-1].at > oldest for task in self._store.tasks(key)):
+                if self._has_later(key, oldest, breath_s):
                     continue
                 archive = self._archives.archive(key, at=now)
             except (TaskNotFinished, SessionNotFound):
@@ -174,6 +175,15 @@ class Cleanup:
             self._note("archived", key, archive=archive.name)
             counts += Counts(archived=1)
         return counts
+
+    def _has_later(self, key: SessionKey, moment: int, breath_s: float) -> bool:
+        """Whether anything has become of a task of a session after a moment."""
+        for number, task in enumerate(self._store.tasks(key), 1):
+            if task.history and task.history[-1].at > moment:
+                return True
+            if number % _MANY == 0:
+                time.sleep(breath_s)
+        return False
 
     def _fold_idle(self, sessions: list[Session], moments: Moments, breath_s: float) -> Counts:
         if self._rules.journal_days is None:
