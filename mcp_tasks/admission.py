@@ -11,6 +11,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,9 +126,11 @@ class Admission:
 
     def forget_plan(self, session: SessionKey, plan_id: str) -> None:
         """Remove the tasks of a plan that was never registered. The caller holds the right to admit."""
-        for key in self._store.held():
-            if key.session_key == session and self._store.load(key).spec.plan == plan_id:
-                self._parking.forget(key)
+        # The first task has the key of the plan. It goes last, so that a kill leaves the rest to be found.
+        for key in reversed(self._store.held()):
+            with suppress(TaskNotFound):
+                if key.session_key == session and self._store.load(key).spec.plan == plan_id:
+                    self._parking.forget(key)
 
     def admit_now(self, task: Task, launch: Launch, slots: Path) -> Task:
         """Register and start a task that cannot wait. Raises as `admit` does."""

@@ -104,7 +104,7 @@ class Parking:
                 registered.append(task.key)
             self._store.create_plan(plan)
         except BaseException:
-            for key in registered:
+            for key in reversed(registered):
                 self.forget(key)
             for folder in folders:
                 self._executor.tidy(folder)

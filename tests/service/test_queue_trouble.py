@@ -185,3 +185,18 @@ async def test_where_many_wait_for_pending_tasks_each_looks_less_often(
         await agent.poll(task_id, wait_ms=300)
     assert looks < 5 < alone
     await agent.cancel(task_id)
+
+
+async def test_what_is_left_of_a_plan_is_removed_with_the_task_that_has_its_key_last(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = tuple(PlanStep(command="true", delay_ms=60_000) for _ in range(3))
+    view = await agent.service.run_plan(agent.caller, RunPlan(commands=steps, key="k", wait_ms=0))
+    ids = [task["task_id"] for task in view["tasks"]]
+    admission = agent.service._desk.admission
+    gone: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(admission._parking, "forget", lambda key: gone.append(key.task_id))
+        admission.forget_plan(agent.caller.session_key, view["plan_id"])
+    assert gone == ids[::-1]
+    await agent.cancel(task_ids=tuple(ids))
