@@ -92,13 +92,17 @@ class RunRegistry:
                     break
         return self._remove(thrown, f"the cleared task {key.task_id}")
 
-    def is_starting(self, session: SessionKey) -> bool:
+    def is_starting(self, session: SessionKey, registered: Collection[str]) -> bool:
         """Whether somebody is about to register a task in a session; see `leftovers`.
 
-        Asked within a transaction, so the records are not looked at: who starts a task holds its folder
-        until the record is there, and nobody holds that of a final one.
+        Args:
+            session: Whose run folders are looked at.
+            registered: Ids of its tasks. The folder of a final one may be held as well, by a supervisor
+                that is about to leave.
         """
-        return any(_is_locked(path) for _, path in self._runs_of(session))
+        return any(
+            _is_locked(path) for task_id, path in self._runs_of(session) if task_id not in registered
+        )
 
     def remove_all(self, session: SessionKey, task_ids: Collection[str]) -> int:
         """Remove the run folders of a session that is gone, and tell the bytes.

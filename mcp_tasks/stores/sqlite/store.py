@@ -278,16 +278,17 @@ class SqliteStore:
                     f"task {unfinished[0]} of the session is not final",
                     "cancel it first, or wait for its end",
                 )
-            if self._runs.is_starting(key):
+            found = connection.execute(f"SELECT task_id FROM tasks {where}", address)  # noqa: S608 (our own)
+            ids = frozenset(task_id for (task_id,) in found)
+            if self._runs.is_starting(key, ids):
                 raise TaskNotFinished(
                     f"session {key.session} is in use: a task is being started", "end what runs in it first"
                 )
-            ids = connection.execute(f"SELECT task_id FROM tasks {where}", address).fetchall()  # noqa: S608
             for table in ("plans", "tasks", "counts"):
                 connection.execute(f"DELETE FROM {table} {where}", address)  # noqa: S608 (our own words)
             if not connection.execute(f"DELETE FROM sessions {where}", address).rowcount:  # noqa: S608
                 raise SessionNotFound(key.session)
-            return frozenset(task_id for (task_id,) in ids)
+            return ids
 
         gone = self._rows.change(write)
         self._sessions.known.discard(key)
