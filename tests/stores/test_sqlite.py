@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -284,6 +284,35 @@ def test_a_broken_database_gives_back_the_records_that_can_be_read(root: Path, w
         assert broken in [path.read_bytes() for path in (root / "quarantine").glob("*records.db")]
         assert list(store.verify()) == []
         store.create(pending())
+
+
+def test_who_is_killed_while_a_database_is_set_aside_takes_no_commit_with_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SqliteStore(root).close()
+    other = sqlite3.connect(root / "records.db")
+    other.execute("PRAGMA wal_autocheckpoint = 0")
+    other.execute("SELECT count(*) FROM tasks").fetchone()  # so that the log outlives the store
+    store = SqliteStore(root)
+    task = pending()
+    store.create(task)
+    assert (root / "records.db-wal").stat().st_size > 0
+
+    def killed(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mcp_tasks.stores.database.database.os.replace", killed)
+        with pytest.raises(KeyboardInterrupt), store._database._turn.held():
+            store._database._replace("a test")
+    assert not (root / "records.db-wal").exists()
+    store._database._idle.clear()
+    other.close()
+
+    with closing(SqliteStore(root)) as again:
+        assert again.load(task.key) == task
+        assert list(again.verify()) == []
+    assert not [path for path in (root / "quarantine").iterdir() if "records.db" in path.name]
 
 
 def test_a_state_directory_of_another_adapter_is_refused(root: Path) -> None:

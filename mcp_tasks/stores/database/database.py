@@ -218,6 +218,7 @@ class Database:
             with self._turn.held():
                 if self._identity() is None:
                     self._create()
+                self._take_back_log()
                 try:
                     if self._is_empty():
                         # Before SQLite takes it for a new one, and drops the log beside it.
@@ -306,6 +307,26 @@ class Database:
             if is_damage(error):
                 return True
             raise refusal(error, "reading the database") from error
+
+    def _take_back_log(self) -> None:
+        """Undo what a process did that was killed while it set this database aside. The caller has the turn.
+
+        The log may be aside already, with what was committed last, and the database stand here without it.
+        """
+        try:
+            here = os.lstat(self._path)
+            if here.st_nlink < 2:
+                return
+            for name in os.listdir(self._quarantine):
+                aside = f"{self._quarantine}/{name}"
+                if os.path.samestat(os.lstat(aside), here):
+                    for suffix in BESIDE:
+                        if os.path.lexists(aside + suffix) and not os.path.lexists(self._path + suffix):
+                            os.rename(aside + suffix, self._path + suffix)
+                    os.unlink(aside)
+                    return
+        except OSError as error:
+            raise durable.unavailable("opening the database", error) from error
 
     def _replace(self, why: str) -> None:
         """Put a new database in place of a broken one, which is kept. The caller has the turn."""
