@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,6 +243,50 @@ def test_what_was_final_and_is_not_any_more_is_counted_as_what_it_is(root: Path)
     with pytest.raises(StoreUnavailable):
         store.replace(started(over))
     assert store.load(task.key) == over
+
+
+def test_a_line_is_taken_back_durably_and_whole_or_the_record_stays(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = JsonFileStore(root)
+    store.create(task := running())
+    task = store.replace(finished(task, Lost("power cut")))
+    synced: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(finals, "sync", synced.append)
+        task = store.replace(replace(task, state=finished(task).state))
+    assert len(synced) == 1
+    assert store.counts(SESSION) == {"completed": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr("mcp_tasks.stores.json.finals.os.write", lambda _fd, data: len(data) - 1)
+        with pytest.raises(StoreUnavailable, match="ENOSPC"):
+            store.replace(replace(task, state=Pending()))
+    assert store.load(task.key) == task
+
+
+def test_an_index_that_is_written_anew_knows_what_was_taken_back_meanwhile(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = JsonFileStore(root), JsonFileStore(root)
+    store.create(task := running())
+    task = store.replace(finished(task, Lost("power cut")))
+    with (root / FINALS).open("ab") as file:
+        file.write(b"damaged\n")
+    real = store._sessions.lock
+
+    def slow(key: SessionKey) -> AbstractContextManager[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(store._sessions, "lock", real)
+            other.replace(replace(task, state=finished(task).state))
+        return real(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._sessions, "lock", slow)
+        store.counts(SESSION)
+
+    assert b"damaged" not in (root / FINALS).read_bytes()
+    assert store.counts(SESSION) == JsonFileStore(root).counts(SESSION) == {"completed": 1}
+    assert list(store.verify()) == []
 
 
 def test_a_quiet_session_is_counted_and_listed_from_memory(root: Path) -> None:

@@ -3,11 +3,12 @@
 A final state hardly ever changes, so a line once written is right for as long as the task is there; one
 that is to change is taken back first. Which tasks are there is told by the names of the records and by
 nothing else; a task without a line is read, and gets one. So the file may be missing, cut off or behind
-at any time. It is not synced.
+at any time, and is not synced, but for what is taken back.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import SessionKey, StateName, Task
 from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.syncing import sync
 from mcp_tasks.stores.json.session_folders import SessionFolders
 
 __all__ = ["Finals"]
@@ -110,14 +112,18 @@ class Finals:
     def withdraw(self, session: SessionKey, task_id: str) -> None:
         """Take back what is written of a task, before its record says otherwise. Raises StoreUnavailable."""
         try:
-            self._append(session, f"{task_id}{_WITHDRAWN}\n")
+            self._append(session, f"{task_id}{_WITHDRAWN}\n", lasting=True)
         except OSError as error:
             raise durable.unavailable("writing the index of a session", error) from error
 
-    def _append(self, session: SessionKey, lines: str) -> None:
+    def _append(self, session: SessionKey, lines: str, *, lasting: bool = False) -> None:
+        data = lines.encode()
         descriptor = os.open(f"{self._sessions.path(session)}/finals", _APPEND, 0o600)
         try:
-            os.write(descriptor, lines.encode())
+            if os.write(descriptor, data) < len(data):  # the rest would not be one with it any more
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if lasting:
+                sync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -134,13 +140,19 @@ class Finals:
                 return
             if not known.is_damaged and known.lines - len(there) <= max(len(there), _FEW_DEAD):
                 return
-            live = {task_id: known.states[task_id] for task_id in there if task_id in known.states}
-            self._kept += len(live) - len(known.states)
-            known.states, known.tally, known.read, known.lines = live, Counter(live.values()), 0, 0
-        lines = "".join(f"{task_id}{_LETTERS[state]}\n" for task_id, state in live.items())
-        # A line that somebody adds meanwhile is lost, and is written again when it is missed.
         with suppress(StoreUnavailable), self._sessions.lock(session):
-            durable.write_durably(f"{self._sessions.path(session)}/finals", lines.encode())
+            # Under the lock nobody takes a line back. One that is added meanwhile is lost, and is written
+            # again when it is missed.
+            path = f"{self._sessions.path(session)}/finals"
+            with self._guard:
+                before = len(known.states)
+                self._catch_up(known, path)
+                live = {task_id: known.states[task_id] for task_id in there if task_id in known.states}
+                if self._known.get(session) is known:
+                    self._kept += len(live) - before
+                known.states, known.tally, known.read, known.lines = live, Counter(live.values()), 0, 0
+            lines = "".join(f"{task_id}{_LETTERS[state]}\n" for task_id, state in live.items())
+            durable.write_durably(path, lines.encode())
 
     def forget(self, session: SessionKey) -> None:
         """Give back what was read of a session."""
