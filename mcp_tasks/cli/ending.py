@@ -9,6 +9,7 @@ import typer
 from mcp_tasks.cli.calling import call
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import note, print_json, size, waiting
+from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import in_own_words
 from mcp_tasks.errors import InvalidArgument
 
@@ -44,7 +45,7 @@ def cancel(
         from mcp_tasks.requests import CancelTask
 
         found = tuple(service.resolve_prefix(caller, task_id) for task_id in task_ids)
-        grace_ms = int(grace * 1000)
+        grace_ms = milliseconds(grace)
         patient = replace(caller, max_wait_ms=grace_ms + _ENDS_WITHIN_MS)
         with waiting(f"ending {', '.join(task_ids)}"):
             return await service.cancel_task(

@@ -18,6 +18,7 @@ from mcp_tasks.cli.printing import (
     size,
     waiting,
 )
+from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
@@ -125,10 +126,10 @@ def poll(
     from mcp_tasks.requests import PollTask
 
     given = {
-        "wait_ms": None if wait is None else int(wait * 1000),
+        "wait_ms": None if wait is None else milliseconds(wait),
         "until": until,
         "pattern": pattern,
-        "idle_ms": None if idle is None else int(idle * 1000),
+        "idle_ms": None if idle is None else milliseconds(idle),
         "cursor": cursor,
     }
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

@@ -11,6 +11,7 @@ import typer
 from mcp_tasks.cli.calling import CHUNK_MS, call, text_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import duration, note, print_json, print_table, print_text, waiting
+from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ async def _until_over(
 ) -> dict[str, Any]:
     from mcp_tasks.requests import PlanProgress
 
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else time.monotonic() + milliseconds(seconds) / 1000
     while True:
         left = CHUNK_MS if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))
         request = PlanProgress(plan_id=plan_id, wait_ms=min(CHUNK_MS, left))

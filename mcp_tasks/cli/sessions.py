@@ -13,6 +13,7 @@ import typer
 from mcp_tasks.cli.calling import call
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import note, print_json, print_table, print_text, size, waiting
+from mcp_tasks.cli.spans import DAY_MS, milliseconds
 from mcp_tasks.cli.wording import told
 from mcp_tasks.errors import InvalidArgument
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["group", "register"]
 
 _PAGE = 500
-_DAY_MS = 86_400_000
 
 group = typer.Typer(
     name="sessions",
@@ -180,7 +180,7 @@ def extend(
     """Say when a session closes by itself; nothing that runs is ended by that."""
     if never == (days is not None):
         raise InvalidArgument("until when?", "give --days N, or --never")
-    ms = 0 if days is None else max(1, int(days * _DAY_MS))
+    ms = 0 if days is None else max(1, milliseconds(days, DAY_MS))
     _update((directory, store, name or session), {"expires_in_ms": ms}, as_json=as_json)
 
 
@@ -197,7 +197,7 @@ def share(
     """Make a token that lets its holder into a session, and print it, once."""
     given: dict[str, Any] = {
         "share": role.value,
-        "share_expires_in_ms": None if days is None else max(1, int(days * _DAY_MS)),
+        "share_expires_in_ms": None if days is None else max(1, milliseconds(days, DAY_MS)),
     }
     answer = _updated((directory, store, name or session), given)
     if as_json:
@@ -244,7 +244,7 @@ def end(
     """Close a session. What is there stays readable, and the next command opens it again."""
     from mcp_tasks.requests import EndSession
 
-    request = EndSession(reason=reason, force=force, archive=archive, wait_ms=int(wait * 1000))
+    request = EndSession(reason=reason, force=force, archive=archive, wait_ms=milliseconds(wait))
 
     async def ended(service: Service, caller: Caller) -> dict[str, Any]:
         with waiting(f"ending session {caller.session}"):

@@ -11,6 +11,7 @@ import typer
 from mcp_tasks.cli.calling import call, text_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import duration, note, print_json
+from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import in_own_words
 
 if TYPE_CHECKING:
@@ -76,19 +77,19 @@ def run(
         "label": label,
         "key": key,
         "cwd": None if cwd is None else str(cwd.absolute()),
-        "timeout_ms": None if timeout is None else int(timeout * 1000),
+        "timeout_ms": None if timeout is None else milliseconds(timeout),
         "stdin": None if stdin is None else text_of(stdin.read()),
         "max_output_bytes": max_output,
     }
     request = RunCommand(
         command=command[0] if len(command) == 1 else tuple(command),
         env=_environment(env or []),
-        grace_ms=int(grace * 1000),
+        grace_ms=milliseconds(grace),
         interactive=interactive,
         on_output_limit="keep_tail" if keep_tail else "kill",
         clear_finished=clear_finished,
         retries=retries,
-        delay_ms=int(delay * 1000),
+        delay_ms=milliseconds(delay),
         wait_ms=0,
         show="none",
         **{name: value for name, value in given.items() if value is not None},

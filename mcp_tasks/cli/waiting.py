@@ -12,6 +12,7 @@ from mcp_tasks.cli.calling import CHUNK_MS, call, text_of
 from mcp_tasks.cli.endings import TIMED_OUT, exit_code_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store, TaskId
 from mcp_tasks.cli.printing import duration, note, print_json, print_text, waiting
+from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def wait(
         from mcp_tasks.requests import WaitTasks
 
         found = tuple(dict.fromkeys(service.resolve_prefix(caller, task_id) for task_id in task_ids))
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
         with waiting(f"waiting for {', '.join(task_ids)}"):
             while True:
                 left = CHUNK_MS if deadline is None else max(0, int((deadline - time.monotonic()) * 1000))

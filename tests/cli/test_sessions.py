@@ -112,4 +112,5 @@ def test_a_session_can_be_given_a_time_and_freed_of_it(cli: CommandLine) -> None
     assert "expires" in cli.text("sessions", "extend", "work", "--days", "7")
     assert "expires" not in cli.text("sessions", "extend", "work", "--never")
     assert b"until when?" in cli("sessions", "extend", "work", code=2).stderr
+    assert b"no span of time" in cli("sessions", "extend", "work", "--days", "inf", code=2).stderr
     assert b"until when?" in cli("sessions", "extend", "--days", "1", "--never", code=2).stderr
