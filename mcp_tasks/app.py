@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -252,6 +252,7 @@ def _desk(settings: Settings, base: _Base, queue: _Queue, keeping: Keeping, arch
         journal_limit=settings.journal_limit,
         projects=projects,
         archives=archives,
+        in_memory=lambda: None if (usage := store.in_memory()) is None else asdict(usage),
     )
 
 

@@ -48,6 +48,9 @@ def _of_session(view: _View) -> Iterator[str]:
         yield f"tasks: {_numbers(view['tasks']) or 'none'}"
     if journal := view.get("journal"):
         yield f"journal: {', '.join(f'{name} {value}' for name, value in journal.items())}"
+    if in_memory := view.get("in_memory"):
+        held = ", ".join(f"{name} {value}" for name, value in in_memory.items())
+        yield f"in memory, of all sessions, until this server ends: {held}"
     if share := view.get("share"):
         yield f"new {_share(share)}, token {share.get('token')} (told this once)"
     if cancelled := view.get("cancelled"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import signal as signals
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,6 +60,7 @@ class Desk:
         journal_limit: Live messages of a journal whose session sets no limit; 0 means no limit.
         projects: What was found out about projects.
         archives: Where sessions are put away.
+        in_memory: Figures of what ends with this process, over all sessions; None where nothing does.
     """
 
     store: Store
@@ -84,6 +85,7 @@ class Desk:
     journal_limit: int
     projects: ProjectCache
     archives: Archives
+    in_memory: Callable[[], Mapping[str, int] | None]
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:
         """Do blocking work in a thread. A cancelled caller waits until it is done, so nothing is half."""

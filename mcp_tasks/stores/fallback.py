@@ -12,6 +12,8 @@ from pathlib import Path
 from mcp_tasks.errors import SessionNotFound, StoreUnavailable, TaskNotFinished
 from mcp_tasks.models import Plan, PlanKey, Session, SessionKey, StateName, Task, TaskKey
 from mcp_tasks.ports import Store
+from mcp_tasks.stores.memory.finished import Usage
+from mcp_tasks.stores.memory.store import MemoryStore
 
 __all__ = ["FallbackStore"]
 
@@ -108,6 +110,13 @@ class FallbackStore:
             return self._primary.tasks(session, before=before, states=states)
         both = (one.tasks(session, before=before, states=states) for one in (self._refuge, self._primary))
         return heapq.merge(*both, key=lambda task: task.key.task_id, reverse=True)
+
+    def in_memory(self) -> Usage | None:
+        """What ends with this process: all of a memory store, else what was diverted; None for nothing."""
+        for store in (self._primary, self._refuge):
+            if isinstance(store, MemoryStore):
+                return store.usage()
+        return None
 
     def unfinished(self) -> list[TaskKey]:
         """See `ports.Store`."""

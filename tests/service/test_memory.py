@@ -26,6 +26,8 @@ async def test_with_the_memory_store_everything_works_and_nothing_is_left(tmp_pa
         assert (view["state"], view["stdout"]) == ("completed", "hi\n")
         assert (await agent.run("echo hi", key="k"))["reused"]
         assert (await agent.list())["counts"] == {"completed": 1}
+        held = (await agent.info())["in_memory"]
+        assert (held["sessions"], held["tasks"], held["evicted"]) == (1, 1, 0)
         assert (await agent.clear(view["task_id"]))["cleared"] == [view["task_id"]]
         assert _left() != []
     assert _left() == []

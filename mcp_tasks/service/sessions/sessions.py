@@ -63,6 +63,8 @@ class Sessions:
         session = desk.records.load(key)
         now = desk.clock.now_ms()
         counts, busy = self._counts(key)
+        if caller.role == "owner" and (in_memory := desk.in_memory()) is not None:
+            extra["in_memory"] = dict(in_memory)
         figures = Figures(
             now=now,
             active_at=active_at(desk, [session])[key],
