@@ -33,7 +33,8 @@ _PATIENT_MS = 240_000
 _CALL_MS = 300_000
 """Time for one call, where the client's file has a field for it: the longest wait and some air."""
 
-_CARRIED = ("MCP_TASKS_DIR", "MCP_TASKS_STORE")
+_CARRIED = ("MCP_TASKS_DIR", "MCP_TASKS_STORE", "MCP_TASKS_KEY_FILE", "MCP_TASKS_KEY_SOURCE")
+_PATHS = ("MCP_TASKS_DIR", "MCP_TASKS_KEY_FILE")
 _BOM = "\ufeff"
 
 
@@ -120,9 +121,12 @@ class Client:
         Args:
             command: Absolute path and arguments.
             environ: The present environment. A client that is not started from a shell does not
-                have it, so what says where the state is kept goes into the entry.
+                have it, so what says where the state and its key are kept goes into the entry.
         """
         env = {name: environ[name] for name in _CARRIED if environ.get(name)}
+        for name in _PATHS:
+            if name in env:  # the client starts the server in whatever folder
+                env[name] = os.path.abspath(os.path.expanduser(env[name]))
         return self.shape(command, {**env, "MCP_TASKS_MAX_WAIT_MS": str(self.max_wait_ms)})
 
     def snippet(self, entry: Mapping[str, Any]) -> str:

@@ -345,3 +345,14 @@ def test_the_server_is_started_by_an_absolute_path(tmp_path: Path, monkeypatch: 
 
     (tmp_path / "mcp-tasks").write_text("")
     assert server_command() == [str(tmp_path / "mcp-tasks"), "serve"]
+
+
+def test_an_entry_says_where_state_and_key_are_from_any_folder(home: Path) -> None:
+    environ = {"MCP_TASKS_DIR": "state", "MCP_TASKS_KEY_FILE": "~/key", "MCP_TASKS_KEY": "hunter2 hunter2"}
+    entry = find_client("cursor").entry(COMMAND, environ)
+
+    assert entry["env"] == {
+        "MCP_TASKS_DIR": str(home / "project" / "state"),
+        "MCP_TASKS_KEY_FILE": str(home / "key"),
+        "MCP_TASKS_MAX_WAIT_MS": "50000",
+    }
