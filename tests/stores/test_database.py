@@ -393,3 +393,15 @@ def test_failing_at_any_system_call_while_it_is_opened_it_loses_nothing(
         if not faults.hit:
             break
     assert at > 5
+
+
+def test_a_connection_that_is_in_a_transaction_or_would_not_sync_is_used_no_more(opened: Open) -> None:
+    database = opened()
+    put(database, "one")
+    with database.reading() as connection:
+        connection.execute("BEGIN")
+    with database.reading() as connection:
+        connection.is_sound = False
+    assert database._idle == []
+    put(database, "two")
+    assert names(database) == ["one", "two"]

@@ -119,3 +119,42 @@ def test_no_room_for_a_refuge_is_said(primary: JsonFileStore) -> None:
     with pytest.raises(StoreUnavailable, match="No space left"):
         store.divert(running().key)
     assert store.diverted() == []
+
+
+def test_a_task_in_the_refuge_is_cleared_found_by_its_key_and_told_of_as_any_other(
+    store: FallbackStore, primary: JsonFileStore
+) -> None:
+    ended: list[str] = []
+    store.tell_ends(lambda task: ended.append(task.key.task_id))
+    inside, outside = running(key="inside"), running(key="outside")
+    store.create(inside)
+    store.divert(outside.key)
+    store.make_run_folder(outside.key, 1)
+    store.create(outside)
+    assert store.run_folder(outside.key, 1).is_dir()
+    assert store.find_key(SESSION, "inside") == inside
+    assert store.find_key(SESSION, "outside") == outside
+    assert store.diverted() == [outside.key]
+    assert store.unfinished() == [inside.key, outside.key]
+    over = store.replace(finished(outside))
+    assert ended == [outside.key.task_id]
+    assert store.load(outside.key) == over
+    assert store.delete(outside.key) >= 0
+    assert not store.is_diverted(outside.key)
+    with pytest.raises(TaskNotFound):
+        store.locate(OWNER, outside.key.task_id)
+    with store.admission():
+        store.sweep()
+    assert store.problems() == primary.problems() == []
+
+
+def test_without_room_for_a_refuge_that_is_said(primary: JsonFileStore) -> None:
+    def full() -> TemporaryStore:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = FallbackStore(primary, full)
+    with pytest.raises(StoreUnavailable, match="No space"):
+        store.divert(running().key)
+    assert store.diverted() == []
+    assert store.find_key(SESSION, "any") is None
+    store.close()
