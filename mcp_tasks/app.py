@@ -180,7 +180,7 @@ def _open_base(settings: Settings, opened: ExitStack) -> _Base:
     sealer = open_sealer(settings)
     journal = _open_journal(settings, store, clock, sealer)
     opened.callback(journal.close)
-    store.tell_ends(lambda task: journal.note(end_entry(task, clock.now_ms())))
+    store.tell_ends(lambda task: journal.note(end_entry(task)))
     executor = LocalExecutor(sealer=sealer)
     opened.callback(executor.close)
     return _Base(opened, clock, store, sealer, journal, executor, Reconciler(store, executor, clock))

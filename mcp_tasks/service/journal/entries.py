@@ -100,12 +100,14 @@ def call_entry(session: SessionKey, call: ToolCall, by: str, secrets: Collection
     )
 
 
-def end_entry(task: Task, at: int) -> Draft:
-    """The entry of a task that is final."""
+def end_entry(task: Task) -> Draft:
+    """The entry of a task that is final, at the moment of its end, whenever that was noticed."""
     reason = task.history[-1].reason if task.history else task.state_name
     data: dict[str, Any] = {"event": "task_ended", "state": task.state_name, "run": task.run}
+    at = task.created_at
     if isinstance(task.state, Finished):
         end = task.state
+        at = end.ended_at
         data |= {"outcome": end.outcome.kind, "elapsed_ms": end.elapsed_ms}
         for name in ("exit_code", "signal"):
             if (value := getattr(end.outcome, name, None)) is not None:

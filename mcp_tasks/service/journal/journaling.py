@@ -181,6 +181,8 @@ class Journaling:
             if session is None:
                 return None
             desk.journal.touch(key, brief.at)
+            if brief.tool == AddMessage.tool and "code" not in brief.answer:
+                return None  # the message is its own entry
             return call_entry(key, brief, admitted.by, secrets)
 
         desk.journal.note(made)
