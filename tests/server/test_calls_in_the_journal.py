@@ -86,7 +86,7 @@ async def test_the_journal_tells_of_calls_and_ends_and_of_no_secret(tmp_path: Pa
     assert view["state"] == "completed"
     noted = [entry["data"]["tool"] for entry in tools["messages"]]
     assert noted == ["run_command", "poll_task"]
-    run, _, poll = tools["messages"]
+    run, poll = tools["messages"]
     assert run["task_id"] == view["task_id"]
     assert run["data"]["result"] == {"state": "completed", "outcome": "exited", "exit_code": 0} | {
         name: run["data"]["result"][name] for name in ("wait_result",) if name in run["data"]["result"]
