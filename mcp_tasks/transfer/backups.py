@@ -113,8 +113,8 @@ def find_backup(folder: Path, name: str | None, of: Path | None = None) -> Backu
     Args:
         folder: Where the backups are; those of several state directories may lie there.
         name: Of the backup; None for the newest.
-        of: The state directory that is meant where no name is given. Where there are only backups of one
-            other directory, the newest of those.
+        of: The state directory of which the newest is meant where no name is given; None for the only one
+            of which there are any.
 
     Raises:
         InvalidArgument: There is none, or nobody can tell which is meant.
@@ -128,13 +128,20 @@ def find_backup(folder: Path, name: str | None, of: Path | None = None) -> Backu
     whole = _by_source(folder)
     if not whole:
         raise InvalidArgument(f"there is no backup in {folder}", "`mcp-tasks store backup` makes one")
-    ours = whole.get(os.path.realpath(of)) if of is not None else None
-    if ours is None:
-        if len(whole) > 1:
+    if of is not None:
+        ours = whole.get(os.path.realpath(of))
+        if ours is None:
+            newest = max((each[0] for each in whole.values()), key=lambda backup: _order(backup.name))
             raise InvalidArgument(
-                f"there are backups of several state directories in {folder}",
-                "name one of those that `mcp-tasks store backups` lists",
+                f"there is no backup of {of} in {folder}",
+                f"name one of another state directory by its path, as {newest.path}",
             )
+    elif len(whole) > 1:
+        raise InvalidArgument(
+            f"there are backups of several state directories in {folder}",
+            "name one of those that `mcp-tasks store backups` lists",
+        )
+    else:
         (ours,) = whole.values()
     return ours[0]
 

@@ -91,7 +91,7 @@ def test_a_backup_is_made_listed_rotated_and_restored(cli: CommandLine, tmp_path
     assert Path(path).parent == tmp_path / "mcp-tasks-backups"
 
     new = str(tmp_path / "new")
-    assert cli.text("store", "restore", "--dir", new).strip() == new
+    assert cli.text("store", "restore", path, "--dir", new).strip() == new
     assert cli.text("logs", "--dir", new, task) == "kept\n"
     cli("store", "restore", path, code=2)
     aside = of_store(cli, "restore", path, "--replace")["aside"]

@@ -212,12 +212,23 @@ def test_backups_of_another_state_directory_are_neither_removed_nor_taken_for_on
         assert find_backup(folder, None, other.root).name == old.name
         assert find_backup(folder, None, one.root).name == names[1]
         assert rotate(folder, 1) == []
-        for of in (None, tmp_path / "third"):
-            with pytest.raises(InvalidArgument, match="several"):
-                find_backup(folder, None, of)
+        with pytest.raises(InvalidArgument, match="several"):
+            find_backup(folder, None)
     finally:
         one.close()
         other.close()
+
+
+def test_the_newest_backup_of_another_state_directory_is_taken_by_its_path_only(
+    place: Place, tmp_path: Path
+) -> None:
+    backup = backup_of(place)
+
+    with pytest.raises(InvalidArgument, match="no backup of .*third") as refused:
+        find_backup(backup.path.parent, None, tmp_path / "third")
+
+    assert str(backup.path) in refused.value.hint
+    assert find_backup(backup.path.parent, str(backup.path), tmp_path / "third").name == backup.name
 
 
 @pytest.mark.parametrize(
