@@ -57,6 +57,33 @@ async def test_a_call_that_was_withdrawn_is_noted_as_that() -> None:
     assert [call.answer["code"] for _, call in service.noted] == ["withdrawn"]
 
 
+async def test_looking_again_and_again_pushes_nothing_out_of_the_journal(tmp_path: Path) -> None:
+    settings = Settings(dir=tmp_path / "state", tools="full", journal_limit=20)
+    async with (
+        open_service(settings) as service,
+        Client(build_server(service, settings)) as session,
+    ):
+        started = await session.call_tool(
+            "run_command", {"command": "cat", "interactive": True, "wait_ms": 0}
+        )
+        assert started.structured_content is not None
+        task = {"task_id": started.structured_content["task_id"]}
+        await session.call_tool("add_message", {"text": "what was decided"})
+        for _ in range(60):
+            await session.call_tool("poll_task", task)
+        await session.call_tool("send_input", {**task, "eof": True, "wait_ms": 20_000})
+        await session.call_tool("poll_task", {**task, "wait_ms": 20_000})
+        read = await session.call_tool("read_journal", {"order": "oldest"})
+
+    assert read.structured_content is not None
+    said = [
+        entry["text"] if entry["role"] == "assistant" else entry["data"]["tool"]
+        for entry in read.structured_content["messages"]
+        if entry["role"] in ("assistant", "tool")
+    ]
+    assert sorted(said) == ["poll_task", "poll_task", "run_command", "send_input", "what was decided"]
+
+
 async def test_the_journal_tells_of_calls_and_ends_and_of_no_secret(tmp_path: Path) -> None:
     settings = Settings(dir=tmp_path / "state", tools="full")
     async with (

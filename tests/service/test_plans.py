@@ -162,11 +162,11 @@ async def test_progress_names_what_runs_and_is_found_without_an_id(agent: Agent)
     await agent.cancel(view["tasks"][0]["task_id"])
 
 
-async def test_cleared_steps_count_as_done(agent: Agent) -> None:
+async def test_a_plan_with_cleared_steps_is_over_and_no_success(agent: Agent) -> None:
     view = await plan(agent, "true", "true")
     await agent.clear(view["tasks"][0]["task_id"])
     told = await progress(agent)
-    assert (told["state"], told["done"], told["counts"]) == ("completed", 2, {"cleared": 1, "completed": 1})
+    assert (told["state"], told["done"], told["counts"]) == ("cleared", 2, {"cleared": 1, "completed": 1})
 
 
 async def test_fifty_steps_are_registered_fast(agent: Agent) -> None:

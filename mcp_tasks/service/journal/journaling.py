@@ -12,13 +12,14 @@ from mcp_tasks.errors import InvalidArgument, SessionNotFound, StoreUnavailable
 from mcp_tasks.models import Draft, Message, SessionKey, Version
 from mcp_tasks.redaction import redact_text
 from mcp_tasks.requests import AddMessage, ReadJournal, SearchJournal
-from mcp_tasks.service.access import Caller
+from mcp_tasks.service.access import Caller, needed
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.journal.entries import ToolCall, call_entry
 
 __all__ = ["Journaling", "message_view"]
 
 _PAGE_JSON = 50_000
+_MOST_LOOKS = 1_000
 _SPOKEN = ("user", "assistant", "system")
 _CURSOR = re.compile(r"([onav])([1-9][0-9]{0,12})", re.ASCII)
 
@@ -28,6 +29,8 @@ class Journaling:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        # What has been looked at since something was done. Only the thread that writes entries knows it.
+        self._looks: dict[SessionKey, set[tuple[str, ...]]] = {}
 
     async def add_message(self, caller: Caller, request: AddMessage) -> View:
         """Write a message, or give one another text."""
@@ -165,7 +168,9 @@ class Journaling:
     def note_call(self, caller: Caller, call: ToolCall) -> None:
         """Write down a call of a tool, soon. Costs the caller next to nothing, and never raises.
 
-        A call in a session that does not exist leaves nothing.
+        A call in a session that does not exist leaves nothing, nor does a look that was there already since
+        something was done, and shows the same state: a task that is polled for hours is no news. A message
+        is its own entry.
         """
         desk, brief = self._desk, call.brief()
         in_session = brief.answer.get("session")
@@ -181,11 +186,26 @@ class Journaling:
             if session is None:
                 return None
             desk.journal.touch(key, brief.at)
-            if brief.tool == AddMessage.tool and "code" not in brief.answer:
-                return None  # the message is its own entry
-            return call_entry(key, brief, admitted.by, secrets)
+            return None if self._is_no_news(key, brief) else call_entry(key, brief, admitted.by, secrets)
 
         desk.journal.note(made)
+
+    def _is_no_news(self, key: SessionKey, call: ToolCall) -> bool:
+        if "code" in call.answer:
+            return False
+        if needed(call.tool) != "read":
+            self._looks.pop(key, None)
+            return call.tool == AddMessage.tool
+        if len(self._looks) > _MOST_LOOKS:
+            self._looks.clear()
+        looks = self._looks.setdefault(key, set())
+        of = call.answer.get("task_id") or call.arguments.get("task_id")
+        look = (call.tool, str(of), str(call.answer.get("state")))
+        if look in looks:
+            return True
+        if len(looks) < _MOST_LOOKS:
+            looks.add(look)
+        return False
 
 
 def message_view(message: Message, longest: int | None = None) -> View:

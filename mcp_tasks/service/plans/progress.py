@@ -34,7 +34,7 @@ class Look:
         states: Of those tasks that were not cleared, by id.
         current: Those that run; where none does, the first that waits.
         failed: The first of those that did not complete.
-        state: Of the plan as a whole.
+        state: Of the plan as a whole; `cleared` where a step was cleared and all others completed.
     """
 
     plan: Plan
@@ -96,7 +96,7 @@ class PlanLooks:
             if states.get(task_id) in ("failed", "lost", "cancelled") and len(failed) < _SHOWN:
                 task = self._task(plan, task_id)
                 failed += [] if task is None else [task]
-        return Look(plan, states, current, failed, _state(states, failed))
+        return Look(plan, states, current, failed, _state(states, failed, len(plan.tasks)))
 
     def _task(self, plan: Plan, task_id: str) -> Task | None:
         try:
@@ -159,14 +159,15 @@ class PlanLooks:
         return found
 
 
-def _state(states: dict[str, StateName], failed: Sequence[Task]) -> str:
+def _state(states: dict[str, StateName], failed: Sequence[Task], total: int) -> str:
     found = set(states.values())
     if "running" in found or ("pending" in found and len(found) > 1):
         return "running"
     if "pending" in found:
         return "pending"
     if found <= {"completed"}:
-        return "completed"
+        # Nobody knows any more how the others ended.
+        return "completed" if len(states) == total else "cleared"
     # What did not run because something was cancelled is no failure of its own.
     causes = [task for task in failed if not _is_consequence(task)]
     if any(task.state_name != "cancelled" for task in causes) or "cancelled" not in found:
