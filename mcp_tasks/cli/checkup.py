@@ -217,22 +217,18 @@ def _tasks(store: Store) -> Iterator[Finding]:
 
 
 def _set_aside(directory: Path) -> Iterator[Finding]:
-    folder = directory / "quarantine"
-    try:
-        names = sorted(name for name in os.listdir(folder) if not name.endswith(".why"))
-    except FileNotFoundError:
-        return
-    if names:
+    from mcp_tasks.stores.disk.quarantine import QUARANTINE, set_aside_in
+
+    found = set_aside_in(directory)
+    if found:
         yield Finding(
             "look",
             "quarantine",
-            f"{len(names)} broken files set aside",
-            f"{folder} has them with the reasons; delete what you do not need",
+            f"{len(found)} broken files set aside",
+            f"{directory / QUARANTINE} has them with the reasons; delete what you do not need",
         )
-    for name in names:
-        try:
-            original, _, why = (folder / f"{name}.why").read_text("utf-8", "replace").strip().partition("\n")
-        except OSError:
-            yield Finding("look", "quarantine", f"{name}, of which no reason is left")
+    for one in found:
+        if one.original is None:
+            yield Finding("look", "quarantine", f"{one.name}, of which no reason is left")
         else:
-            yield Finding("look", "quarantine", f"{original}: {why}", f"kept as {name}")
+            yield Finding("look", "quarantine", f"{one.original}: {one.why}", f"kept as {one.name}")

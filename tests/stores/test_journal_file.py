@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import pytest
 from mcp_tasks.clock import Clock
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import Draft, SessionKey
+from mcp_tasks.stores.disk.quarantine import set_aside_in
 from mcp_tasks.stores.journal.file import JournalFile
 from mcp_tasks.stores.journal.folding import unpack
 from mcp_tasks.stores.journal.notes import Notes
 from mcp_tasks.stores.journal.words import contains, phrases_of, query_of, words_of
+from tests.stores.faulty_sqlite import fail, faulty_sqlite
 from tests.stores.journals import AT, KEY, draft, drafts, texts
 from tests.waiting import wait_until
 
@@ -123,6 +126,44 @@ def test_a_damaged_journal_is_set_aside_and_a_new_one_begun(tmp_path: Path, dama
         path.read_bytes() for path in (place / "quarantine").iterdir() if path.name.endswith("journal.db")
     ]
     assert kept == [broken]
+    assert [one.original for one in set_aside_in(place)] == ["journal.db"]
+
+
+def test_a_damaged_journal_is_told_once_and_as_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "s"
+    with opened(place) as journal:
+        journal.append(drafts(3))
+    (place / "journal.db").write_bytes(b"not a database " * 999)
+
+    with opened(place) as journal:
+        assert journal.read(KEY) == []
+        assert journal.active_at([KEY]) == {}
+
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "journal.db could not be read and was set aside" in told
+
+
+def test_a_journal_on_a_full_disk_says_so_once_and_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = tmp_path / "s"
+    with opened(place) as journal:
+        journal.append(drafts(3))
+
+    def full(name: str, real: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        return fail(errno.ENOSPC)(name, real, args) if "write" in name else real(*args)
+
+    with faulty_sqlite(0, full), opened(place) as journal:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="the disk is full"):
+                journal.active_at([KEY])
+        journal.touch(KEY, AT)
+        journal.flush()
+
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.endswith("opening the database failed: the disk is full (ENOSPC)")
 
 
 def test_of_a_journal_with_a_broken_page_the_rest_is_taken_over(tmp_path: Path) -> None:

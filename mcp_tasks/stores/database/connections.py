@@ -24,6 +24,8 @@ __all__ = [
 ]
 
 _BUSY_SECONDS = 10.0
+_NO_ROOM = "SQLITE_IOERR_SHMSIZE"
+"""The file that processes share cannot grow: nothing but a full disk does that to a few pages."""
 
 _log = logging.getLogger(__name__)
 
@@ -145,16 +147,19 @@ def primary_code(error: sqlite3.Error) -> int:
 
 
 def refusal(error: sqlite3.Error, action: str) -> StoreUnavailable:
-    """What SQLite said in our words; its text, which may hold paths, goes to the log only."""
-    _log.warning("%s failed: %s (%s)", action, error, getattr(error, "sqlite_errorname", ""))
+    """What SQLite said in our words; its text, which may hold paths, goes to the log only.
+
+    Whoever gets it says so or goes on without, so it is no warning yet.
+    """
+    _log.info("%s failed: %s (%s)", action, error, getattr(error, "sqlite_errorname", ""))
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    if name == _NO_ROOM:
+        return _full(action)
     match primary_code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(f"{action} failed: another program has it locked", "try again in a moment")
         case sqlite3.SQLITE_FULL:
-            return StoreUnavailable(
-                f"{action} failed: the disk is full (ENOSPC)", "free some disk space and try again"
-            )
+            return _full(action)
         case sqlite3.SQLITE_IOERR:
             return StoreUnavailable(f"{action} failed: the disk refused ({name})", "try again; see `doctor`")
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
@@ -169,3 +174,9 @@ def refusal(error: sqlite3.Error, action: str) -> StoreUnavailable:
             )
         case _:
             return StoreUnavailable(f"{action} failed ({name})", "try again; see `doctor`")
+
+
+def _full(action: str) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"{action} failed: the disk is full (ENOSPC)", "free some disk space and try again"
+    )

@@ -46,6 +46,7 @@ from mcp_tasks.stores.database.files import (
 from mcp_tasks.stores.database.salvage import copy_database
 from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.locks import ProcessLock
+from mcp_tasks.stores.disk.quarantine import explain
 
 __all__ = ["Connection", "Damaged", "Database", "MemoryDatabase", "Migration"]
 
@@ -333,10 +334,11 @@ class Database:
         name = f"{int(time.time() * 1000)}-{secrets.token_hex(4)}-{self._name}"
         aside, copy = f"{self._quarantine}/{name}", f"{self._quarantine}/.{self._name}.tmp"
         fresh: str | None = None
+        taken: list[str] = []
         try:
             if self._tables:
                 copy_database(self._path, copy)  # SQLite changes what it reads
-            rows = Rows(copy, self._tables, self._report) if self._tables else None
+            rows = Rows(copy, self._tables, taken.append) if self._tables else None
             fresh = build(self._path, self._migrations, rows)
             # The broken file keeps its name until the new one has it: no moment without a database.
             os.link(self._path, aside, follow_symlinks=False)
@@ -351,7 +353,9 @@ class Database:
             if fresh is not None:
                 remove(fresh)
         durable.fsync_folder(os.path.dirname(self._path))
-        self._report(f"{self._name} could not be read and was set aside as quarantine/{name}: {why}")
+        explain(aside, self._name, why)
+        told = f"{', '.join(taken) or 'nothing'} could be taken over" if self._tables else "it is begun anew"
+        self._report(f"{self._name} could not be read and was set aside as quarantine/{name}: {why}; {told}")
 
 
 class MemoryDatabase:

@@ -32,7 +32,7 @@ def salvage(source: str, connection: sqlite3.Connection, tables: Sequence[str], 
         source: The broken database; SQLite may change it.
         connection: To the new one, in a transaction. Raises sqlite3.Error where it cannot be written.
         tables: Names of ordinary tables with row ids, each the same in both.
-        report: Told in a sentence how many rows were taken over.
+        report: Told of which table how many rows were taken over, where any were.
     """
     with closing(sqlite3.connect(source, isolation_level=None)) as broken:
         broken.text_factory = _decoded
@@ -41,7 +41,8 @@ def salvage(source: str, connection: sqlite3.Connection, tables: Sequence[str], 
             broken.execute("PRAGMA writable_schema = ON")
         for table in tables:
             taken = _take_over(broken, connection, table)
-            report(f"{taken} rows of {table!r} were taken over from a broken database")
+            if taken:
+                report(f"{taken} rows of {table!r}")
 
 
 def _decoded(data: bytes) -> str:

@@ -18,6 +18,7 @@ from mcp_tasks.codec import SCHEMA, NewerSchema
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.mounts import refuse_network_file_system
+from mcp_tasks.stores.disk.quarantine import explain
 from mcp_tasks.stores.disk.removal import remove_tree
 
 __all__ = ["StateFolder", "boot_id"]
@@ -147,9 +148,7 @@ class StateFolder:
         self._explain(name, label, label, why)
 
     def _explain(self, name: str, label: str, original: str, why: str) -> None:
-        note = f"{original}\n{why}\n"
-        with suppress(StoreUnavailable):  # the note is a convenience, the report says the same
-            durable.write_durably(self.path("quarantine", f"{name}.why"), note.encode("utf-8", "replace"))
+        explain(self.path("quarantine", name), original, why)
         self.report(f"{label} could not be read and was set aside as quarantine/{name}: {why}")
 
     def throw_away(self, path: str, label: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from mcp_tasks.stores.journal.tables import Rules, RulesOf, TablesJournal
 __all__ = ["JournalFile", "MemoryJournal", "Rules"]
 
 _NAME = "journal.db"
+
+_log = logging.getLogger(__name__)
 
 
 class JournalFile(TablesJournal):
@@ -75,9 +78,13 @@ class JournalFile(TablesJournal):
             os.path.join(self._directory, _NAME),
             MIGRATIONS,
             quarantine=quarantine,
-            report=self._reports.append,
+            report=self._report,
             tables=TABLES,
         )
+
+    def _report(self, sentence: str) -> None:
+        self._reports.append(sentence)
+        _log.warning("%s", sentence)
 
     def verify(self) -> Iterator[str]:
         """See `ports.Journal`."""

@@ -177,7 +177,7 @@ class Notes:
             self._write(self._ready, used)
         except TasksError as error:
             if self._failure is None:
-                log.warning("entries of journals cannot be written: %s", error)
+                log.warning("entries of journals cannot be written: %s", error.message)
             return error.message
         except Exception:
             log.exception("entries of journals could not be written, %d are lost", len(self._ready))
