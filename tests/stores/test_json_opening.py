@@ -20,6 +20,7 @@ from mcp_tasks.stores.json import task_files
 from mcp_tasks.stores.json.markers import marker_name
 from mcp_tasks.stores.json.store import JsonFileStore
 from mcp_tasks.stores.sqlite.store import SqliteStore
+from mcp_tasks.transfer import adapter_of
 from tests.stores.faulty_os import faulty
 from tests.stores.records import OWNER, SESSION, finished, pending, running
 from tests.stores.test_json_damage import put, record_of, session_of
@@ -126,6 +127,42 @@ def test_who_was_killed_while_a_broken_identity_was_replaced_left_nothing_that_i
     (root / "store.json").rename(root / "quarantine" / "1700000000000-0123abcd-store.json")
 
     assert JsonFileStore(root).load(task.key) == task
+
+
+@pytest.mark.parametrize("adapter", ["json", "sqlite"])
+@pytest.mark.parametrize("damage", ["{", None])
+def test_an_identity_that_is_lost_is_written_anew_by_the_records_that_are_there(
+    root: Path, adapter: str, damage: str | None
+) -> None:
+    make = JsonFileStore if adapter == "json" else SqliteStore
+    first = make(root)
+    task = running()
+    first.create(task)
+    first.close()
+    (root / "audit.jsonl").touch()
+    (root / "journal.db").touch()
+    (root / "store.json").write_text(damage) if damage else (root / "store.json").unlink()
+
+    assert adapter_of(root) == adapter
+    again = make(root)
+    assert again.load(task.key) == task
+    assert "store.json" in again.problems()[0]
+    again.close()
+
+    assert json.loads((root / "store.json").read_text())["adapter"] == adapter
+    later = make(root)
+    assert later.problems() == []
+    later.close()
+
+
+def test_a_folder_of_sessions_of_another_program_is_not_taken_over(root: Path) -> None:
+    (root / "sessions" / "one").mkdir(parents=True)
+    root.chmod(0o700)
+    (root / "active").touch()
+    (root / "readme.txt").touch()
+    with pytest.raises(StoreUnavailable, match="something else"):
+        JsonFileStore(root)
+    assert not (root / "store.json").exists()
 
 
 def test_a_broken_identity_without_records_is_refused(root: Path) -> None:
@@ -450,3 +487,21 @@ def test_a_folder_that_everybody_writes_to_is_left_as_it_is(root: Path) -> None:
         JsonFileStore(root)
     assert root.stat().st_mode & 0o7777 == 0o1777
     assert list(root.iterdir()) == []
+
+
+def test_a_state_directory_that_is_gone_is_unavailable_and_its_tasks_are_not_said_to_be_gone(
+    root: Path,
+) -> None:
+    store = JsonFileStore(root)
+    task = pending()
+    store.create(task)
+    shutil.rmtree(root)
+    for look in (
+        lambda: store.load(task.key),
+        lambda: store.locate(OWNER, task.key.task_id),
+        lambda: list(store.tasks(task.key.session_key)),
+        store.sessions,
+    ):
+        with pytest.raises(StoreUnavailable, match="gone"):
+            look()
+    store.close()

@@ -54,11 +54,22 @@ class SessionFolders:
         Raises:
             FileNotFoundError: There is none.
             UnsafeFile: A link was planted.
+            StoreUnavailable: The state directory itself is gone, so nobody can tell.
         """
         if not SESSION_NAME.fullmatch(key.session):
             raise FileNotFoundError(key.session)
         names = (owner_folder(key.owner), session_folder(key.session))
-        return durable.real_folder(self._state.root, "sessions", *names, *below)
+        try:
+            return durable.real_folder(self._state.root, "sessions", *names, *below)
+        except FileNotFoundError:
+            self._require_root()
+            raise
+
+    def _require_root(self) -> None:
+        if not os.path.lexists(self._state.path("sessions")):
+            raise StoreUnavailable(
+                "the state directory is gone", "bring it back, or restart the server to begin anew"
+            )
 
     def lock(self, key: SessionKey) -> AbstractContextManager[None]:
         """The lock of a session, between threads and processes. Raises FolderGone without one."""
@@ -150,6 +161,7 @@ class SessionFolders:
             with os.scandir(durable.real_folder(self._state.root, "sessions", *below)) as entries:
                 return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
+            self._require_root()
             return []
         except OSError as error:
             raise durable.unavailable("listing sessions", error) from error
