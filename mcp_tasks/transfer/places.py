@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TypeAlias
 from mcp_tasks.errors import InvalidArgument, NotSupported, StoreUnavailable
 from mcp_tasks.ports import Journal, Store
 from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.identity import adapter_by_records, read_identity
 
 __all__ = ["OpenPlace", "Place", "adapter_of", "refuse_nested"]
 
@@ -41,21 +41,26 @@ OpenPlace: TypeAlias = Callable[[Path, str], Place]
 def adapter_of(root: Path) -> str | None:
     """Which adapter a state directory belongs to; None for one that is empty or not there.
 
+    Where `store.json` is lost, its records tell.
+
     Raises:
         InvalidArgument: There is something else.
         StoreUnavailable: It cannot be told.
     """
     try:
-        identity = json.loads(durable.read_private(root / "store.json", 10_000))
-        adapter = identity["adapter"]
+        adapter = read_identity(durable.read_private(root / "store.json", 10_000))["adapter"]
     except FileNotFoundError:
+        if (shown := adapter_by_records(root)) is not None:
+            return shown
         with suppress(FileNotFoundError, NotADirectoryError):
             if os.listdir(root):
                 raise InvalidArgument(f"{root} is no state directory", "name one, or a new folder") from None
         if os.path.lexists(root) and not root.is_dir():
             raise InvalidArgument(f"{root} is no folder", "name a state directory") from None
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
+        if (shown := adapter_by_records(root)) is not None:
+            return shown
         raise StoreUnavailable(f"store.json of {root} cannot be read") from error
     if adapter == "memory":
         raise NotSupported(

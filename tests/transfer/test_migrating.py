@@ -300,8 +300,11 @@ def test_a_place_knows_its_adapter(source: Place, tmp_path: Path) -> None:
         with pytest.raises(InvalidArgument):
             adapter_of(path)
     (source.root / "store.json").write_text("[]")
+    assert adapter_of(source.root) == "json"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "store.json").write_text("[]")
     with pytest.raises(StoreUnavailable):
-        adapter_of(source.root)
+        adapter_of(tmp_path / "empty")
 
 
 def test_a_copy_waits_for_the_disk_a_few_times_however_much_it_is(

@@ -12,11 +12,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from mcp_tasks.codec import SCHEMA, NewerSchema
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.stores.disk import durable
+from mcp_tasks.stores.disk.identity import MARKS, adapter_by_records, read_identity
 from mcp_tasks.stores.disk.mounts import refuse_network_file_system
 from mcp_tasks.stores.disk.quarantine import explain
 from mcp_tasks.stores.disk.removal import remove_tree
@@ -28,8 +28,6 @@ _log = logging.getLogger(__name__)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MOST_PROBLEMS = 1000
 _LONGEST_LABEL = 210
-_MARKS = {"json": "active", "sqlite": "records.db"}
-"""What only a directory of the adapter has."""
 # What a state directory may hold before it has its store.json: the work of a process that was killed.
 _OURS = frozenset(
     (
@@ -199,7 +197,8 @@ class StateFolder:
         """Leave a folder alone that has another purpose. It would be closed to others, and filled."""
         if os.path.lexists(self.path("store.json")) or self._lost_identity():
             return
-        foreign = [name for name in os.listdir(self.root) if name.lstrip(".").split(".")[0] not in _OURS]
+        names = [] if adapter_by_records(self.root) is not None else os.listdir(self.root)
+        foreign = [name for name in names if name.lstrip(".").split(".")[0] not in _OURS]
         if foreign or found.st_mode & (stat.S_ISVTX | stat.S_IWOTH):
             raise durable.UnsafeFile(
                 "the folder is used for something else, or by everybody", "set MCP_TASKS_DIR to a new folder"
@@ -219,11 +218,13 @@ class StateFolder:
         except FileNotFoundError:
             self._refuse_other_adapter("it is missing")
             durable.make_private_folder(self.root, self.report)
+            if adapter_by_records(self.root) == self._adapter:
+                self.report("store.json was missing, and was written anew by the records that are there")
             return False
         except durable.UnsafeFile as error:
             return self._forget_identity(error.message)
         try:
-            identity = _identity(data)
+            identity = read_identity(data)
         except ValueError as error:
             return self._forget_identity(str(error))
         if identity["schema"] > SCHEMA:
@@ -257,7 +258,7 @@ class StateFolder:
 
     def _refuse_other_adapter(self, why: str) -> None:
         """Without an identity: what another adapter made would seem empty, and its output left over."""
-        for adapter, name in _MARKS.items():
+        for adapter, name in MARKS.items():
             if adapter != self._adapter and os.path.lexists(self.path(name)):
                 raise StoreUnavailable(
                     f"store.json cannot be read ({why}), and the directory looks like one of {adapter!r}",
@@ -275,15 +276,3 @@ class StateFolder:
                 # Another process may be removing the same at this moment: then one of us is done.
                 with suppress(StoreUnavailable):
                     remove_tree(self.path("trash", name))
-
-
-def _identity(data: bytes) -> dict[str, Any]:
-    identity = json.loads(data)
-    if not isinstance(identity, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 (as broken JSON does)
-    schema = identity.get("schema")
-    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
-        raise ValueError("schema: not a positive integer")
-    if not isinstance(identity.get("adapter"), str):
-        raise ValueError("adapter: not a string")  # noqa: TRY004 (as broken JSON does)
-    return identity
