@@ -16,6 +16,7 @@ __all__ = [
     "ReadOnly",
     "RevisionConflict",
     "SessionNotFound",
+    "ShareNotValid",
     "SpawnFailed",
     "StoreBusy",
     "StoreUnavailable",
@@ -79,6 +80,17 @@ class SessionNotFound(TasksError):
         super().__init__(
             f"no session {session!r}",
             "list_sessions shows the sessions that there are, and with state archived those put away",
+        )
+
+
+class ShareNotValid(SessionNotFound):
+    """The token of a share opens nothing; the same words whether it never did or does no longer."""
+
+    def __init__(self) -> None:
+        TasksError.__init__(
+            self,
+            "the share token is not valid, or not any more",
+            "ask the owner of the session for another one",
         )
 
 

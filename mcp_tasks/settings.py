@@ -24,7 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from mcp_tasks.errors import InvalidArgument, NotSupported
+from mcp_tasks.errors import InvalidArgument, NotSupported, ShareNotValid
 from mcp_tasks.models import SESSION_NAME
 
 __all__ = ["ENV_PREFIX", "Settings", "StoreName", "ToolSet", "config_file", "user_name"]
@@ -116,6 +116,7 @@ class Settings(BaseSettings):
     Raises:
         InvalidArgument: A setting is unknown or wrong; the message names it and its source.
         NotSupported: The store is known, but not in this version.
+        ShareNotValid: The token of a share is empty.
     """
 
     model_config = SettingsConfigDict(
@@ -171,6 +172,8 @@ class Settings(BaseSettings):
         arguments = {name: value for name, value in given.items() if value is not None}
         if unknown := next((name for name in arguments if name not in type(self).model_fields), None):
             raise _unknown(unknown, "argument")
+        if os.environ.get(f"{ENV_PREFIX}SHARE") == "":  # the one setting that empty is not the same as none
+            arguments.setdefault("share", SecretStr(""))
         if "store" in arguments:  # an argument wins over an MCP_TASKS_AUTO_SAVE of the environment
             arguments.setdefault("auto_save", arguments["store"] != "memory")
         try:
@@ -207,7 +210,7 @@ class Settings(BaseSettings):
     @classmethod
     def _a_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not value.get_secret_value():
-            raise ValueError("no token")  # who means to come through a share must not come as the owner
+            raise ShareNotValid  # who means to come through a share must not come as the owner
         return value
 
     @model_validator(mode="before")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 from mcp_tasks.cli.options import Place
+from mcp_tasks.cli.places import refuse_share
 
 if TYPE_CHECKING:
     from mcp_tasks.service import Caller, Service
@@ -44,13 +45,20 @@ def text_of(data: bytes) -> str:
         ) from None
 
 
-def call(place: Place, work: Callable[[Service, Caller], Awaitable[T]], *, starts: bool = False) -> T:
+def call(
+    place: Place,
+    work: Callable[[Service, Caller], Awaitable[T]],
+    *,
+    starts: bool = False,
+    whole: bool = False,
+) -> T:
     """Do something with the service, and come back when it is done.
 
     Args:
         place: Where, as given on the command line.
         work: What to do.
         starts: Whether a command may be started, so that it is worth getting the launcher ready.
+        whole: Whether it concerns more than one session, so that no share lets anybody.
 
     Raises:
         TasksError: As the service does.
@@ -61,6 +69,8 @@ def call(place: Place, work: Callable[[Service, Caller], Awaitable[T]], *, start
     from mcp_tasks.errors import NotSupported
 
     settings = settings_for(place)
+    if whole:
+        refuse_share(settings)
     if settings.store == "memory":
         raise NotSupported(
             "the memory store lives in its server alone",

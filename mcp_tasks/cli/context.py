@@ -102,7 +102,7 @@ def warm(
         return [{"cwd": place, "looked_at": await service.projects.warm(place)} for place in places]
 
     with waiting("looking"):
-        done = call((directory, store, None), warmed)
+        done = call((directory, store, None), warmed, whole=True)
     if as_json:
         print_json({"warmed": done})
         return
@@ -117,7 +117,7 @@ def stats(as_json: Json = False, directory: Dir = None, store: Store = None) -> 
     async def counted(service: Service, _: Caller) -> dict[str, int]:
         return service.projects.figures()
 
-    figures = call((directory, store, None), counted)
+    figures = call((directory, store, None), counted, whole=True)
     if as_json:
         print_json(figures)
         return
@@ -140,7 +140,7 @@ def clear(as_json: Json = False, directory: Dir = None, store: Store = None) -> 
     async def cleared(service: Service, _: Caller) -> int:
         return service.projects.clear()
 
-    count = call((directory, store, None), cleared)
+    count = call((directory, store, None), cleared, whole=True)
     if as_json:
         print_json({"cleared": count})
     else:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcp_tasks.errors import InvalidArgument, NotSupported, TaskNotFound
+from mcp_tasks.errors import InvalidArgument, NotSupported, PolicyDenied, TaskNotFound
 
 if TYPE_CHECKING:
     from mcp_tasks.archives import SessionArchives
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mcp_tasks.stores.audit_file import AuditFile
     from mcp_tasks.transfer import Place
 
-__all__ = ["Opened", "backups_folder", "now_ms", "open_at", "opened", "settings_of"]
+__all__ = ["Opened", "backups_folder", "now_ms", "open_at", "opened", "refuse_share", "settings_of"]
 
 
 @dataclass(frozen=True)
@@ -57,16 +57,31 @@ def backups_folder(settings: Settings, given: Path | None) -> Path:
     return given.expanduser().absolute() if given is not None else settings.dir.parent / "mcp-tasks-backups"
 
 
+def refuse_share(settings: Settings) -> Settings:
+    """The settings as they are, for what concerns more than one session.
+
+    Raises:
+        PolicyDenied: Everything is to be done through a share, which opens one session and nothing else.
+    """
+    if settings.share is not None:
+        raise PolicyDenied(
+            "this concerns the whole state directory, and a share opens one session of it",
+            "ask the owner to do it; without MCP_TASKS_SHARE you do it in your own state directory",
+        )
+    return settings
+
+
 def settings_of(directory: Path | None, store: str | None) -> Settings:
     """The settings for a state directory; without `store`, with the adapter that it remembers.
 
     Raises:
         NotSupported: Memory is meant, which no other process can look into.
+        PolicyDenied: See `refuse_share`.
     """
     from mcp_tasks.settings import Settings
     from mcp_tasks.transfer import adapter_of
 
-    settings = Settings(dir=directory, store=store)
+    settings = refuse_share(Settings(dir=directory, store=store))
     if store is None and (known := adapter_of(settings.dir)) is not None:
         settings = Settings(dir=directory, store=known)
     if settings.store == "memory":

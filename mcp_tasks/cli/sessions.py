@@ -99,7 +99,7 @@ def all_sessions(as_json: Json = False, directory: Dir = None, store: Store = No
     async def listed(service: Service, caller: Caller) -> dict[str, Any]:
         return await service.all_sessions(caller)
 
-    answer = call((directory, store, None), listed)
+    answer = call((directory, store, None), listed, whole=True)
     if as_json:
         print_json(answer)
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from mcp_tasks.cli.options import Dir, Json, Store
-from mcp_tasks.cli.places import backups_folder, now_ms, open_at, opened, settings_of
+from mcp_tasks.cli.places import backups_folder, now_ms, open_at, opened, refuse_share, settings_of
 from mcp_tasks.cli.printing import note, print_json, print_table, print_text, size, waiting
 from mcp_tasks.errors import InvalidArgument, NotSupported
 
@@ -62,6 +62,7 @@ def migrate(
     from mcp_tasks.settings import Settings
     from mcp_tasks.transfer import adapter_of, migrate, refuse_nested
 
+    refuse_share(Settings(dir=source))
     if "memory" in (from_kind, to_kind):
         raise NotSupported("the memory store lives in its server alone", "migrate between json and sqlite")
     known = adapter_of(source)
@@ -230,7 +231,7 @@ def restore(
     from mcp_tasks.settings import Settings
     from mcp_tasks.transfer import find_backup, restore_backup
 
-    settings = Settings(dir=directory)
+    settings = refuse_share(Settings(dir=directory))
     found = find_backup(backups_folder(settings, folder), name, settings.dir)
     with waiting(f"restoring {found.name}"):
         aside = restore_backup(found, settings.dir, replace=replace, at=now_ms())

@@ -21,8 +21,8 @@ from typing import Final
 import anyio
 
 from mcp_tasks.clock import Clock
-from mcp_tasks.errors import PolicyDenied, SessionNotFound, StoreUnavailable, TaskNotFound
-from mcp_tasks.models import SESSION_NAME, TASK_ID, Role, Session, SessionKey, Share, TaskKey
+from mcp_tasks.errors import PolicyDenied, SessionNotFound, ShareNotValid, StoreUnavailable, TaskNotFound
+from mcp_tasks.models import SESSION_NAME, TASK_ID, Role, Session, SessionKey, Share, TaskKey, as_task_id
 from mcp_tasks.ports import Store
 from mcp_tasks.waiting import Progress
 
@@ -61,6 +61,8 @@ class Caller:
     Attributes:
         named: Somebody named the session. Otherwise a task id is found in any session of the owner.
         max_wait_ms: No wait of this caller is longer.
+        stays: Whether he is there until what he starts has ended, so that a command which cannot be kept
+            may run in memory; of one who goes at once it would end with him.
         share: Token of a share. With it the caller is led into the session of the share, whoever he is.
         role: What he may do there; of a caller with a share it is known once he has been admitted.
         via: Id of the share by which he was admitted.
@@ -71,6 +73,7 @@ class Caller:
     session: str
     named: bool
     max_wait_ms: int = 25_000
+    stays: bool = True
     progress: Progress | None = None
     share: str | None = field(default=None, repr=False)
     role: Role = "owner"
@@ -104,8 +107,9 @@ class Access:
         """The caller in the session that he may work in, with his role there.
 
         Raises:
-            SessionNotFound: The token opens nothing, or not the session that was named. The words and
-                the time that it takes are the same whatever the reason.
+            ShareNotValid: The token opens nothing. The words and the time that it takes are the same
+                whatever the reason.
+            SessionNotFound: It opens another session than the one that was named.
             PolicyDenied: His role is not enough.
         """
         if caller.share is None:
@@ -125,9 +129,11 @@ class Access:
         if caller.share is None:
             return caller
         found = self._opened(caller.share)
-        if found is None or (caller.named and caller.session != found[0].session):
-            raise SessionNotFound(caller.session if caller.named else "of this share")
+        if found is None:
+            raise ShareNotValid
         key, share = found
+        if caller.named and caller.session != key.session:
+            raise SessionNotFound(caller.session)
         return replace(
             caller, owner=key.owner, session=key.session, named=True, role=share.role, via=share.share_id
         )
@@ -151,7 +157,7 @@ class Access:
 
         An id of another owner takes the same steps as one that does not exist.
         """
-        task_id = task_id.strip().lower()
+        task_id = as_task_id(task_id)
         if not TASK_ID.fullmatch(task_id):
             raise TaskNotFound(task_id)
         key = TaskKey(caller.owner, caller.session, task_id)

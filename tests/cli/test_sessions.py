@@ -80,7 +80,7 @@ def test_a_share_lets_a_reader_in_until_it_is_revoked(cli: CommandLine) -> None:
     refused = cli("run", "true", code=2, MCP_TASKS_SHARE=token)
     assert b"lets you read in the session, not write" in refused.stderr
     cli("sessions", "all", code=2, MCP_TASKS_SHARE=token)
-    assert b"the token of a share" in cli("serve", "--share", "", code=2).stderr
+    assert b"the share token is not valid" in cli("serve", "--share", "", code=3).stderr
     assert b"is over" in cli("sessions", "revoke", share["share_id"], "work").stderr
     cli("sessions", "show", code=3, MCP_TASKS_SHARE=token)
     again = _json(cli, "sessions", "share", "work", "--role", "write")
@@ -114,3 +114,34 @@ def test_a_session_can_be_given_a_time_and_freed_of_it(cli: CommandLine) -> None
     assert b"until when?" in cli("sessions", "extend", "work", code=2).stderr
     assert b"no span of time" in cli("sessions", "extend", "work", "--days", "inf", code=2).stderr
     assert b"until when?" in cli("sessions", "extend", "--days", "1", "--never", code=2).stderr
+
+
+def test_who_comes_through_a_share_is_refused_what_concerns_more_than_its_session(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    cli.run("-s", "work", "true")
+    cli("sessions", "update", "other")
+    token = cli.text("sessions", "share", "work", "--role", "write").strip()
+    state = str(tmp_path / "state")
+    for command in (
+        *(["sessions", "all"], ["sessions", "archived"], ["sessions", "restore", "other"]),
+        *(["store", name] for name in ("audit", "backup", "backups", "cleanup", "restore")),
+        *(["store", name] for name in ("rotate-key", "stats", "verify")),
+        ["store", "migrate", state, str(tmp_path / "copy")],
+        *(["context", name] for name in ("warm", "stats", "clear")),
+    ):
+        refused = cli(*command, code=2, MCP_TASKS_SHARE=token)
+        assert b"this concerns the whole state directory" in refused.stderr, command
+    archived = cli("sessions", "archive", "work", code=2, MCP_TASKS_SHARE=token)
+    assert b"a share does not let you" in archived.stderr
+    assert b"work" in cli("sessions", "list", MCP_TASKS_SHARE=token).stdout
+
+
+def test_a_token_that_opens_nothing_is_said_to_in_the_same_words_whatever_it_is(cli: CommandLine) -> None:
+    cli("sessions", "update", "work")
+    token = cli.text("sessions", "share", "work").strip()
+    view = _json(cli, "sessions", "show", "work")
+    cli("sessions", "revoke", view["shares"][0]["share_id"], "-s", "work")
+    told = {cli("ps", code=3, MCP_TASKS_SHARE=given).stderr for given in ("", "nonsense", token)}
+    assert len(told) == 1
+    assert b"the share token is not valid, or not any more" in told.pop()

@@ -15,6 +15,7 @@ from mcp_tasks.errors import (
     LimitReached,
     PolicyDenied,
     SessionNotFound,
+    ShareNotValid,
     TaskNotFound,
     TasksError,
 )
@@ -145,7 +146,7 @@ async def test_who_waits_while_his_share_is_revoked_is_told_nothing(agent: Agent
         await anyio.wait_all_tasks_blocked()
         await agent.update(revoke=share_id)
         await agent.cancel(task_id)
-    assert [type(error) for error in outcome] == [SessionNotFound]
+    assert [type(error) for error in outcome] == [ShareNotValid]
 
 
 async def test_a_share_holds_no_longer_than_it_was_given_for(agent: Agent) -> None:
