@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +98,8 @@ def run(
 
     async def start(service: Service, caller: Caller) -> int:
         found = tuple(service.resolve_prefix(caller, task_id) for task_id in after or ())
-        view = await service.run_command(caller, request.model_copy(update={"after": found}))
+        staying = replace(caller, stays=wait)
+        view = await service.run_command(staying, request.model_copy(update={"after": found}))
         if not wait:
             return _told(view, as_json=as_json)
         return await _waited(service, caller, view, as_json=as_json)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mcp_tasks.errors import StoreBusy
+from mcp_tasks.errors import StoreBusy, StoreUnavailable
 from mcp_tasks.models import Task
 from tests.service.agent import Agent
 
@@ -34,3 +35,17 @@ async def test_a_program_that_holds_a_secret_is_not_named_when_it_cannot_be_star
     record = await agent.result(view["task_id"])
     assert view["outcome"] == "spawn_failed"
     assert "sekrit" not in str(view) + str(record)
+
+
+async def test_who_goes_at_once_is_refused_what_would_end_with_him_and_nothing_has_run(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_task: Task) -> None:
+        raise StoreUnavailable("the store cannot be written")
+
+    monkeypatch.setattr(agent.service._desk.store._primary, "create", broken)  # type: ignore[attr-defined]
+    passing = Agent(agent.service, replace(agent.caller, stays=False))
+    with pytest.raises(StoreUnavailable):
+        await passing.run(f"touch {tmp_path}/ran")
+    assert not (tmp_path / "ran").exists()
+    assert "not durable" in (await agent.run("true"))["warning"]

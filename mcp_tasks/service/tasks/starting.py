@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mcp_tasks.errors import KeyConflict, StoreBusy, StoreUnavailable, TaskNotFound, TasksError
-from mcp_tasks.launches import Defaults, launch_of, same_request, spec_of
+from mcp_tasks.launches import Defaults, kept_key, launch_of, same_request, spec_of
 from mcp_tasks.lifecycle import submitted
 from mcp_tasks.models import TASK_ID, Pending, Spec, Task, TaskKey
 from mcp_tasks.parking import CannotWait
@@ -105,8 +105,8 @@ class Starting:
             # The store is well. Run elsewhere, the command might run twice: here too, once it is free.
             raise
         except StoreUnavailable as error:
-            if task.is_held or task.spec.retries:
-                raise  # nothing in memory can be held or run again
+            if task.is_held or task.spec.retries or not caller.stays:
+                raise  # nothing in memory can be held, run again, or outlive who has started it
             # Nothing ran, and nothing durable can be promised. The command still runs, supervised, for
             # as long as this server lives, and every view of it says so.
             log.warning("a task is kept in memory only: %s", error)
@@ -115,12 +115,12 @@ class Starting:
 
     def _holder(self, caller: Caller, request: RunCommand) -> Task | None:
         """The task that was already started with this key and these arguments."""
-        if request.key is None:
+        if (kept := kept_key(request)) is None:
             return None
-        held = self._desk.store.find_key(caller.session_key, request.key)
+        held = self._desk.store.find_key(caller.session_key, kept)
         if held is not None and not same_request(held.spec, request, self._desk.defaults):
             raise KeyConflict(
-                f"key {request.key!r} belongs to task {held.key.task_id}, started with other arguments",
+                f"key {kept!r} belongs to task {held.key.task_id}, started with other arguments",
                 "use another key, or clear that task",
             )
         return held
