@@ -58,12 +58,11 @@ class Tasks:
 
     async def run(self, command: str | Sequence[str], **options: Any) -> View:
         """Start a command: `run_command`."""
-        given = command if isinstance(command, str) else tuple(command)
-        return await self._service.run_command(self._caller, RunCommand(command=given, **options))
+        return await self._service.run_command(self._caller, RunCommand(command=_listed(command), **options))
 
     async def run_plan(self, commands: Sequence[Any], **options: Any) -> View:
         """Start several commands, in order or as they depend on each other: `run_plan`."""
-        return await self._service.run_plan(self._caller, RunPlan(commands=tuple(commands), **options))
+        return await self._service.run_plan(self._caller, RunPlan(commands=_listed(commands), **options))
 
     async def plan_progress(self, plan_id: str | None = None, **options: Any) -> View:
         """How far a plan has come, by default the newest: `plan_progress`."""
@@ -134,6 +133,11 @@ class Tasks:
     async def end(self, **options: Any) -> View:
         """Close the session: `end_session`."""
         return await self._service.end_session(self._caller, EndSession(**options))
+
+
+def _listed(given: Any) -> Any:
+    """A sequence as a request takes it; what is none is left for the request to refuse."""
+    return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else given
 
 
 @asynccontextmanager

@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mcp_tasks
 from mcp_tasks import Tasks, TasksError, open_blocking_tasks, open_tasks
+from mcp_tasks.errors import InvalidArgument
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -120,3 +122,13 @@ async def test_a_plan_is_run_and_looked_at(tmp_path: Path) -> None:
         assert plan["state"] == "completed"
         assert (await tasks.plan_progress(plan["plan_id"]))["done"] == 2
         assert (await tasks.list(label="second"))["tasks"][0]["state"] == "completed"
+
+
+@pytest.mark.parametrize("nothing", [None, 5, b"true"])
+async def test_what_is_no_command_is_refused_like_any_other_wrong_argument(
+    nothing: Any, tasks: Tasks
+) -> None:
+    with pytest.raises(InvalidArgument, match="command must be a string or a list of strings"):
+        await tasks.run(nothing)
+    with pytest.raises(InvalidArgument, match="commands"):
+        await tasks.run_plan(nothing)
