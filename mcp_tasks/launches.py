@@ -7,11 +7,12 @@ import hmac
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mcp_tasks.errors import InvalidArgument, NotSupported
-from mcp_tasks.models import Spec
+from mcp_tasks.models import Spec, as_task_id
 from mcp_tasks.ports import Launch
 from mcp_tasks.redaction import redact_command, redact_text, secret_values
 from mcp_tasks.requests import RunCommand, RunPlan
@@ -19,7 +20,10 @@ from mcp_tasks.requests import RunCommand, RunPlan
 __all__ = [
     "Defaults",
     "absolute",
+    "can_run",
     "fingerprint",
+    "joined",
+    "kept_key",
     "launch_of",
     "plan_fingerprint",
     "same_plan",
@@ -67,21 +71,34 @@ def spec_of(request: RunCommand, defaults: Defaults) -> Spec:
         command=redact_command(request.command, values),
         cwd=redact_text(_directory(request.cwd, defaults), values),
         label=redact_text(request.label, values) if request.label is not None else None,
-        key=request.key,
+        key=kept_key(request),
         fingerprint=fingerprint(request, defaults, secrets.token_hex(8)) if request.key is not None else "",
         interactive=request.interactive,
         timeout_ms=request.timeout_ms,
         grace_ms=request.grace_ms,
         max_output_bytes=limit,
         on_output_limit=request.on_output_limit,
-        after=tuple(dict.fromkeys(task_id.strip().lower() for task_id in request.after)),
+        after=tuple(dict.fromkeys(map(as_task_id, request.after))),
         retries=request.retries,
     )
 
 
+def kept_key(request: RunCommand | RunPlan) -> str | None:
+    """The idempotency key as it is registered and looked up: without the secrets that the request tells of.
+
+    Those of the server and of the workspace stay out of it: a key means the same on every server.
+    """
+    if request.key is None:
+        return None
+    parts = request.commands if isinstance(request, RunPlan) else (request,)
+    return redact_text(
+        request.key, [value for part in parts for value in secret_values(part.env, part.secrets)]
+    )
+
+
 def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults) -> Launch:
-    """What the supervisor is given and no record keeps."""
-    command = request.command
+    """What the supervisor is given and no record keeps. Raises InvalidArgument."""
+    command, cwd = request.command, _asked_for(request.cwd, defaults)
     argv = (
         (request.shell or defaults.shell or _DEFAULT_SHELL, "-c", command)
         if isinstance(command, str)
@@ -93,10 +110,12 @@ def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults)
             env.pop(name, None)
         else:
             env[name] = value
+    if isinstance(command, str) and request.shell is None:
+        _check_shell(defaults.shell, cwd, env)
     env[TASK_VARIABLE] = task_id
     return Launch(
         argv=argv,
-        cwd=_asked_for(request.cwd, defaults),  # not the record's, which may have been redacted
+        cwd=cwd,  # not the record's, which may have been redacted
         env=env,
         stdin=(request.stdin or "").encode("utf-8", "surrogatepass"),
         interactive=spec.interactive,
@@ -117,8 +136,9 @@ def fingerprint(request: RunCommand, defaults: Defaults, salt: str) -> str:
     compared = request.model_dump(
         mode="json",
         exclude={
-            *("session", "key", "label", "clear_finished", "secrets"),
+            *("session", "label", "clear_finished", "secrets"),
             *("wait_ms", "until", "pattern", "idle_ms", "show", "max_bytes", "ansi"),
+            *_key_where_whole(request),
         },
     )
     if request.cwd is not None and absolute(request.cwd, defaults.cwd) == absolute(defaults.cwd, "/"):
@@ -140,7 +160,7 @@ def plan_fingerprint(request: RunPlan, salt: str) -> str:
     compared = request.model_dump(
         mode="json",
         exclude={
-            **dict.fromkeys(("session", "key", "name", "wait_ms"), True),
+            **dict.fromkeys(("session", "name", "wait_ms", *_key_where_whole(request)), True),
             "commands": {"__all__": {"session", "secrets"}},
         },
     )
@@ -154,9 +174,25 @@ def same_plan(spec: Spec, request: RunPlan) -> bool:
     return spec.plan is not None and hmac.compare_digest(spec.fingerprint, plan_fingerprint(request, salt))
 
 
+def _key_where_whole(request: RunCommand | RunPlan) -> tuple[str, ...]:
+    """What a fingerprint leaves out of a key: all, but where two keys may be kept as the same text."""
+    return ("key",) if kept_key(request) == request.key else ()
+
+
+def joined(cwd: str, default: str) -> str:
+    """A directory as a refusal repeats it: not normalised, so that a secret in it is still seen as one."""
+    return os.path.join(default, os.path.expanduser(cwd))
+
+
 def absolute(cwd: str, default: str) -> str:
     """A directory as it is registered: absolute, `~` and `..` resolved, links as they are."""
-    return os.path.normpath(os.path.join(default, os.path.expanduser(cwd)))
+    return os.path.normpath(joined(cwd, default))
+
+
+def can_run(program: str, cwd: str, environment: Mapping[str, str]) -> bool:
+    """Whether a program is there and may be executed, named as execvp(3) takes it."""
+    named = os.path.join(cwd, program) if "/" in program else program
+    return shutil.which(named, path=environment.get("PATH", os.defpath)) is not None
 
 
 def _asked_for(cwd: str | None, defaults: Defaults) -> str:
@@ -164,9 +200,18 @@ def _asked_for(cwd: str | None, defaults: Defaults) -> str:
     return absolute(base if cwd is None else cwd, base)
 
 
+def _check_shell(shell: str | None, cwd: str, env: Mapping[str, str]) -> None:
+    """Name a shell of the workspace that cannot be started: the call says nothing of it."""
+    if shell is not None and not can_run(shell, cwd, env):
+        raise InvalidArgument(
+            f"shell {shell!r} of the session's workspace is not there, or not executable",
+            "give shell, or set the workspace's shell anew with update_session",
+        )
+
+
 def _directory(cwd: str | None, defaults: Defaults) -> str:
     base = defaults.workspace or defaults.cwd
-    path = os.path.join(base, os.path.expanduser(cwd)) if cwd is not None else base
+    path = joined(cwd, base) if cwd is not None else base
     if cwd is None and defaults.workspace is not None and not os.path.isdir(path):
         raise InvalidArgument(
             f"cwd {path!r} of the session's workspace is no directory any more",

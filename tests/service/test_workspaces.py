@@ -122,3 +122,24 @@ async def test_many_workspaces_are_not_all_kept_in_memory(agent: Agent) -> None:
         await agent.of(f"s{number}").update(shell="/bin/sh")
         workspaces.of(agent.of(f"s{number}").caller.session_key)
     assert len(workspaces._known) <= 256
+
+
+async def test_a_shell_that_is_not_there_or_no_program_is_refused(agent: Agent, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no program")
+    for wrong in ("/no/such/shell", "no-such-shell", str(text), str(tmp_path)):
+        with pytest.raises(InvalidArgument, match="is not there, or not executable"):
+            await agent.update(shell=wrong)
+    assert (await agent.update(shell="sh"))["workspace"]["shell"] == "sh"
+    assert (await agent.run("echo by name"))["stdout"] == "by name\n"
+
+
+async def test_a_shell_of_the_workspace_that_is_gone_is_named(agent: Agent, tmp_path: Path) -> None:
+    shell = tmp_path / "gone"
+    shell.symlink_to("/bin/sh")
+    await agent.update(shell=str(shell))
+    shell.unlink()
+    with pytest.raises(InvalidArgument, match=f"shell '{shell}' of the session's workspace"):
+        await agent.run("true")
+    assert (await agent.run("true", shell="/bin/sh"))["state"] == "completed"
+    assert (await agent.run(["true"]))["state"] == "completed"

@@ -79,7 +79,12 @@ class SessionEdit:
         if request.cwd is not None:
             cwd = self._workspaces.folder(request.cwd, session) if request.cwd else None
         if request.shell is not None:
-            shell = request.shell or None
+            if redact_text(request.shell, self._secrets) != request.shell:
+                # It is kept in clear, and without the secret it would run nothing.
+                raise InvalidArgument("shell holds a secret", "give the path of a shell")
+            shell = (
+                self._workspaces.program(request.shell, cwd, request.env, session) if request.shell else None
+            )
         env = _merged(workspace.env, self._env)
         if len(env) > _MOST_VARIABLES or sum(map(len, env.values())) > _MOST_SEALED:
             raise LimitReached(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable
-from mcp_tasks.launches import Defaults, absolute
+from mcp_tasks.launches import Defaults, absolute, can_run, joined
 from mcp_tasks.models import Session, SessionKey, Workspace
 from mcp_tasks.ports import Sealer
 from mcp_tasks.redaction import secret_values
@@ -105,9 +105,23 @@ class Workspaces:
 
     def folder(self, cwd: str, session: Session) -> str:
         """An existing folder, absolute, as a call in a session names it. Raises InvalidArgument."""
-        path = absolute(cwd, session.workspace.cwd or self._defaults.cwd)
+        path = joined(cwd, session.workspace.cwd or self._defaults.cwd)
         if not os.path.isdir(path):
             raise InvalidArgument(
                 f"cwd {path!r} is not a directory", "give the path of an existing directory"
             )
-        return path
+        return absolute(path, "/")
+
+    def program(self, shell: str, cwd: str | None, env: Mapping[str, str | None], session: Session) -> str:
+        """A program that can be run in a folder of a session, with `env` on top. Raises InvalidArgument."""
+        try:
+            environment = self.of(session.key)[1].environment
+        except StoreUnavailable:  # its key is not here
+            environment = self._defaults.environment
+        given = {name: value for name, value in env.items() if value is not None}
+        if not can_run(shell, cwd or self._defaults.cwd, {**environment, **given}):
+            raise InvalidArgument(
+                f"shell {shell!r} is not there, or not executable",
+                'give the path of a shell, like "/bin/bash"',
+            )
+        return shell
