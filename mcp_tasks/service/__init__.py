@@ -163,19 +163,21 @@ class Service:
 
     async def read_journal(self, caller: Caller, request: ReadJournal) -> View:
         """Read the journal by page, or a thread, a branch, the versions of a message."""
-        return await self._served(caller, request, self._journaling.read_journal)
+        return await self._served(caller, request, self._journaling.read_journal, existing=True)
 
     async def search_journal(self, caller: Caller, request: SearchJournal) -> View:
         """Find messages that have all the words, newest first."""
-        return await self._served(caller, request, self._journaling.search_journal)
+        return await self._served(caller, request, self._journaling.search_journal, existing=True)
 
     async def export_session(self, caller: Caller, request: ExportSession) -> View:
         """Give the journal and the records of the tasks as one text, by page."""
-        return await self._served(caller, request, self._exporting.export_session)
+        return await self._served(caller, request, self._exporting.export_session, existing=True)
 
     def export_pieces(self, caller: Caller, kind: str) -> Iterator[str]:
         """The same text (`json`, `markdown`) as a whole, piece by piece. Blocking; no tool does that."""
-        return self._exporting.pieces(self._desk.access.admit_now(caller), kind)
+        admitted = self._desk.access.admit_now(caller)
+        self._desk.records.load(admitted.session_key)
+        return self._exporting.pieces(admitted, kind)
 
     async def import_journal(self, caller: Caller, document: bytes) -> View:
         """Take the messages of a JSON export into the session; no tool does that."""
@@ -207,11 +209,21 @@ class Service:
         return await self._sessions.all_sessions()
 
     async def _served(
-        self, caller: Caller, request: R, use_case: Callable[[Caller, R], Awaitable[View]]
+        self,
+        caller: Caller,
+        request: R,
+        use_case: Callable[[Caller, R], Awaitable[View]],
+        *,
+        existing: bool = False,
     ) -> View:
-        """Carry out a call as far as the caller may; every call comes through here."""
+        """Carry out a call as far as the caller may; every call comes through here.
+
+        With `existing` a session that is not there is told from one in which nothing is.
+        """
         desk, need = self._desk, needed(request.tool)
         admitted = await desk.access.admit(caller, need)
+        if existing:
+            await desk.blocking(desk.records.load, admitted.session_key)
         view = await use_case(admitted, request)
         if admitted.via is not None and need == "read":
             # A share may have ended while it waited. What was changed, though, is not to be denied.

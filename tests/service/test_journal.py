@@ -6,7 +6,14 @@ from typing import Any, Literal
 
 import pytest
 
-from mcp_tasks.errors import InvalidArgument, MessageNotFound, PolicyDenied, TaskNotFound, TasksError
+from mcp_tasks.errors import (
+    InvalidArgument,
+    MessageNotFound,
+    PolicyDenied,
+    SessionNotFound,
+    TaskNotFound,
+    TasksError,
+)
 from mcp_tasks.models import Draft, SessionKey
 from mcp_tasks.requests import AddMessage, ExportSession, ReadJournal, SearchJournal
 from mcp_tasks.service import ToolCall
@@ -65,8 +72,6 @@ async def test_a_message_makes_its_session_and_is_read_back(agent: Agent) -> Non
 
 async def test_reading_makes_no_session(agent: Agent) -> None:
     nowhere = agent.of("nowhere")
-    assert await read(nowhere) == {"session": "nowhere", "messages": []}
-    assert await search(nowhere, "word") == []
     await agent.service.journal_stats(nowhere.caller)
     with pytest.raises(MessageNotFound):
         await say(nowhere, "answer", parent="nobody")
@@ -91,6 +96,7 @@ async def test_pages_go_on_with_the_cursor_in_either_order(agent: Agent) -> None
 
 @pytest.mark.parametrize("cursor", ["", "o1", "n0", "n-1", "nonsense", "n" + "9" * 30])
 async def test_a_cursor_of_another_listing_is_refused(agent: Agent, cursor: str) -> None:
+    await agent.update(title="cursors")
     with pytest.raises(InvalidArgument, match="cursor"):
         await read(agent, cursor=cursor)
 
@@ -123,6 +129,7 @@ async def test_threads_branches_and_versions_are_told(agent: Agent) -> None:
     assert [one["text"] for one in rest["messages"]] == ["right"]
     with pytest.raises(InvalidArgument, match="thread"):
         await read(agent, thread=root["message_id"], branch=root["message_id"])
+    await agent.of("other").update(title="another")
     with pytest.raises(MessageNotFound):
         await read(agent.of("other"), thread=root["message_id"])
 
@@ -253,7 +260,8 @@ async def test_a_call_in_a_session_that_does_not_exist_leaves_nothing(agent: Age
     agent.service._desk.journal.flush()
 
     assert agent.service._desk.journal.figures(SessionKey(nowhere.caller.owner, "nowhere")).live == 0
-    assert (await read(nowhere))["messages"] == []
+    with pytest.raises(SessionNotFound):
+        await read(nowhere)
 
 
 async def test_the_versions_of_a_message_are_read_by_page(agent: Agent) -> None:
@@ -342,12 +350,24 @@ async def test_an_export_has_the_session_its_tasks_and_its_journal(agent: Agent)
 
 
 async def test_an_export_of_nothing_says_so(agent: Agent) -> None:
-    nowhere = agent.of("nowhere")
-    markdown = await export(nowhere, "markdown")
+    await agent.update(seal_journal=False)
+    markdown = await export(agent, "markdown")
 
     assert "none" in markdown
-    assert "empty" in markdown
-    assert json.loads(await export(nowhere, "json"))["messages"] == []
+    assert json.loads(await export(agent, "json"))["tasks"] == []
+
+
+async def test_the_journal_of_a_session_that_is_not_there_is_told_from_an_empty_one(agent: Agent) -> None:
+    nowhere = agent.of("nowhere")
+    with pytest.raises(SessionNotFound, match="nowhere"):
+        await read(nowhere)
+    with pytest.raises(SessionNotFound, match="nowhere"):
+        await search(nowhere, "word")
+    with pytest.raises(SessionNotFound, match="nowhere"):
+        await export(nowhere, "json")
+    with pytest.raises(SessionNotFound, match="nowhere"):
+        agent.service.export_pieces(nowhere.caller, "json")
+    assert (await nowhere.list())["tasks"] == []
 
 
 @pytest.mark.parametrize("kind", ["json", "markdown"])
@@ -355,6 +375,7 @@ async def test_an_export_of_nothing_says_so(agent: Agent) -> None:
 async def test_the_pages_of_an_export_are_one_text_though_the_journal_grows(
     agent: Agent, kind: Literal["json", "markdown"], limit: int
 ) -> None:
+    await agent.update(title="pages")
     for n in range(3 if limit < 100 else 300):
         key = agent.caller.session_key
         agent.service._desk.journal.append(
@@ -384,6 +405,7 @@ async def test_the_pages_of_an_export_are_one_text_though_the_journal_grows(
 
 async def test_an_export_that_nobody_reads_on_is_forgotten(agent: Agent) -> None:
     for name in ("a", "b", "c", "d", "e"):
+        await agent.of(name).update(title=name)
         await agent.service.export_session(agent.of(name).caller, ExportSession(limit=10))
     view = await agent.service.export_session(agent.of("a").caller, ExportSession(offset=10, limit=10))
 
