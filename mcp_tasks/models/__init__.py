@@ -42,6 +42,7 @@ from mcp_tasks.models.tasks import (
     Task,
     TaskKey,
     TimedOut,
+    as_task_id,
     outcome_state,
 )
 
@@ -84,5 +85,6 @@ __all__ = [
     "TimedOut",
     "Version",
     "Workspace",
+    "as_task_id",
     "outcome_state",
 ]

@@ -34,12 +34,23 @@ __all__ = [
     "Task",
     "TaskKey",
     "TimedOut",
+    "as_task_id",
 ]
 
 TASK_ID = re.compile(r"[0-9a-z]{36}", re.ASCII)
 
 StateName: TypeAlias = Literal["pending", "running", "completed", "failed", "cancelled", "lost"]
 FINAL_STATES: frozenset[StateName] = frozenset({"completed", "failed", "cancelled", "lost"})
+
+
+def as_task_id(given: str) -> str:
+    """The id of a task or a plan that somebody means, who may have written it in capitals.
+
+    What is not shaped like an id is returned as it is: changed, a secret would not be known for one.
+    """
+    word = given.strip()
+    task_id = word.lower()
+    return task_id if TASK_ID.fullmatch(task_id) and word in (task_id, word.upper()) else given
 
 
 @dataclass(frozen=True, slots=True, order=True)

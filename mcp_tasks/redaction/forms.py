@@ -9,8 +9,9 @@ __all__ = ["redact_forms", "redact_headers", "redact_private_keys", "redact_urls
 
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|PuTTY-User-Key-File-\d:")
 _PRIVATE_KEY_END = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|Private-MAC: [0-9a-f]*+")
-# Nothing in it crosses a slash, so the next "://" ends every attempt.
-_URL_PASSWORD = re.compile(r"""(?<=://)([^\s/?#:@'"]{0,256}+):[^\s/'"]+@""")
+# Nothing in it crosses a slash, so the next ":/" ends every attempt.
+# In a path that was normalised, a URL has one slash left.
+_URL_PASSWORD = re.compile(r"""(?<=:/)(/?+[^\s/?#:@'"]{0,256}+):[^\s/'"]+@""")
 _URL_USER = re.compile(r"""(?<=://)(?=[^\s/?#:@'"]{0,256}\d)[^\s/?#:@'"]{16,256}+@""")
 _AUTHORIZATION = re.compile(r"(?i)(?<![\w-])(Bearer|Basic|Digest|Token|ApiKey)\s{1,8}+[\w.~+/=-]{8,}+")
 

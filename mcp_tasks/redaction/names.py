@@ -91,6 +91,9 @@ HEADERS = frozenset(
 )
 """Headers of HTTP whose values are secret, in lower case."""
 
+_OUR_KEY = ["mcp", "tasks", "key"]
+"""`MCP_TASKS_KEY`: what the state directory is sealed with."""
+
 _LONGEST = 200
 
 
@@ -115,5 +118,6 @@ def _is_secret(name: str) -> bool:
         or words[-2:] == ["connection", "string"]
         or (last in _NOT_ALONE and len(words) > 1)
         or (last == "key" and len(words) > 1 and words[-2] in _KEYS)
+        or words == _OUR_KEY
         or name.lower() in HEADERS
     )

@@ -95,7 +95,12 @@ def _arguments(arguments: Mapping[str, Any], values: Collection[str], depth: int
         elif name == "stdin" or (name == "text" and typed and "role" not in arguments):
             redacted[name] = REDACTED
         elif name == "secrets":
-            redacted[name] = _redact(list(_names(value)), values, depth + 1)
+            # What is no name of a variable may be the secret itself.
+            known = arguments.get("env")
+            known = known if isinstance(known, Mapping) else {}
+            redacted[name] = _redact(
+                [each if each in known else REDACTED for each in _names(value)], values, depth
+            )
         elif name == "commands" and isinstance(value, list | tuple) and depth == 0:
             redacted[name] = [
                 _arguments(step, values, 1) if isinstance(step, Mapping) else _redact(step, values, 1)

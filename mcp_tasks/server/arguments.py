@@ -29,18 +29,23 @@ Shape = Literal[
     "command", "integer", "number", "boolean", "list", "map", "object", "shell", "signal", "steps", "text"
 ]
 
-ALIASES: Final[Mapping[str, str]] = {
-    "cmd": "command",
-    "workdir": "cwd",
-    "working_directory": "cwd",
-    "id": "task_id",
-    "yield_time_ms": "wait_ms",
-    "timeout": "timeout_ms",
-    "background": "wait_ms",
-    "run_in_background": "wait_ms",
-    "is_background": "wait_ms",
+ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
+    "cmd": ("command",),
+    "workdir": ("cwd",),
+    "working_directory": ("cwd",),
+    "id": ("task_id",),
+    "yield_time_ms": ("wait_ms",),
+    "timeout": ("timeout_ms",),
+    "background": ("wait_ms",),
+    "run_in_background": ("wait_ms",),
+    "is_background": ("wait_ms",),
+    "query": ("pattern", "text"),
+    "input": ("text",),
+    "reply_to": ("parent",),
+    "tail": ("tail_lines",),
+    "lines": ("tail_lines",),
 }
-"""Alias to the parameter that it stands for, in every tool that has the parameter."""
+"""Alias to the parameter that it stands for: in every tool the first of these that the tool has."""
 
 _BACKGROUND: Final = frozenset({"background", "run_in_background", "is_background"})
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}", re.ASCII)
@@ -74,7 +79,7 @@ def parse(request: type[R], arguments: Mapping[str, Any]) -> R:
     if aliased.get("timeout_ms") == "timeout":
         _refuse_seconds(given["timeout_ms"])
     if "shell" in given:
-        _resolve_shell(given)
+        _resolve_shell(given, runs="command" in shapes)
     return request(**given)
 
 
@@ -123,10 +128,9 @@ def _shapes(request: type[Request]) -> Mapping[str, Shape]:
 
 
 def _stands_for(name: str, shapes: Mapping[str, Shape]) -> str | None:
-    own = ALIASES.get(name)
-    if own not in shapes or (name in _BACKGROUND and shapes.keys().isdisjoint(("command", "commands"))):
+    if name in _BACKGROUND and shapes.keys().isdisjoint(("command", "commands")):
         return None
-    return own
+    return next((own for own in ALIASES.get(name, ()) if own in shapes), None)
 
 
 def _unknown(name: str, request: type[Request], shapes: Mapping[str, Shape]) -> InvalidArgument:
@@ -154,11 +158,15 @@ def _refuse_seconds(value: Any) -> None:
         )
 
 
-def _resolve_shell(given: dict[str, Any]) -> None:
-    """Read a boolean `shell` as what it is elsewhere: whether there is to be a shell."""
+def _resolve_shell(given: dict[str, Any], *, runs: bool) -> None:
+    """Read a boolean `shell` as what it is elsewhere: whether a call that `runs` something uses a shell."""
     wanted = _boolean(given["shell"])
     if not isinstance(wanted, bool):
         return
+    if not runs:
+        raise InvalidArgument(
+            "shell must be a string, not a boolean", 'give the path of a shell, like "/bin/bash"'
+        )
     if wanted is not isinstance(given.get("command", ""), str):
         raise InvalidArgument(
             f"shell: {json.dumps(wanted)} does not go with this command",

@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from mcp_tasks.clock import rfc3339
 from mcp_tasks.errors import InvalidArgument, PolicyDenied
-from mcp_tasks.launches import absolute
+from mcp_tasks.launches import absolute, joined
 from mcp_tasks.models import SessionKey
 from mcp_tasks.projects import Declared, Found, ProjectCache, Watching, changes, shown, watch
 from mcp_tasks.redaction import redact_text, redact_value
@@ -108,8 +108,9 @@ class Projects:
     def _context(self, caller: Caller, request: ProjectContext) -> View:
         cwd = self._folder(caller, request)
         if not os.path.isdir(cwd):
+            given = cwd if request.cwd is None else joined(request.cwd, self._base(caller))
             raise InvalidArgument(
-                f"cwd {shown(cwd)!r} is not a directory", "give the path of an existing directory"
+                f"cwd {shown(given)!r} is not a directory", "give the path of an existing directory"
             )
         found = self._cache.look(cwd, refresh=request.refresh)
         view = self._view(found, self._set(caller.session_key))
@@ -119,8 +120,11 @@ class Projects:
                 view["since"] = rfc3339(found.before_at)
         return view
 
+    def _base(self, caller: Caller) -> str:
+        return self._desk.workspaces.base(caller.session_key)
+
     def _folder(self, caller: Caller, request: ProjectContext) -> str:
-        base = self._desk.workspaces.base(caller.session_key)
+        base = self._base(caller)
         cwd = base if request.cwd is None else absolute(request.cwd, base)
         if caller.role == "read":
             inside, whole = os.path.realpath(cwd), os.path.realpath(base)

@@ -186,3 +186,7 @@ def test_a_marked_value_never_shows(value: str, before: str, after: str) -> None
     shown = redact_text(before + value + after, (value,))
 
     assert value not in shown.replace(REDACTED, "") or value in (before + after) or value in REDACTED
+
+
+def test_the_key_that_a_state_directory_is_sealed_with_is_a_secret() -> None:
+    assert secret_values({"MCP_TASKS_KEY": "hunter2", "MCP_TASKS_KEY_FILE": "/a/file"}) == ("hunter2",)

@@ -14,6 +14,7 @@ from mcp_tasks.requests import (
     ClearTask,
     EndSession,
     ExportSession,
+    GetResult,
     ListTasks,
     PlanStep,
     PollTask,
@@ -118,14 +119,20 @@ def test_other_tools_take_loose_types_and_aliases_too() -> None:
     assert parse(ClearTask, {"older_than_days": "1.5"}).older_than_days == 1.5
     assert parse(ClearTask, {"older_than_days": 7}).older_than_days == 7
     assert parse(SearchOutput, {"pattern": "x", "ignore_case": "true"}).ignore_case is True
+    assert parse(SearchOutput, {"query": "x"}).pattern == "x"
+    assert parse(SearchJournal, {"query": "x"}).text == "x"
+    assert parse(SendInput, {"id": "x", "input": "[1]"}).text == "[1]"
+    assert parse(AddMessage, {"text": "yes", "reply_to": "m"}).parent == "m"
+    assert parse(GetResult, {"id": "x", "tail": "5"}).tail_lines == 5
+    assert parse(GetResult, {"id": "x", "lines": 5}).tail_lines == 5
 
 
 @pytest.mark.parametrize(
-    ("alias", "own"), [(alias, own) for alias, own in ALIASES.items() if own in RunCommand.model_fields]
+    ("alias", "own"), [(alias, own) for alias, (own, *_) in ALIASES.items() if own in RunCommand.model_fields]
 )
 @pytest.mark.parametrize("own_first", [True, False])
 def test_an_alias_beside_its_own_name_is_refused(alias: str, own: str, own_first: bool) -> None:
-    values = {"command": "make", "cwd": "/", "wait_ms": 5, "timeout_ms": 5_000}
+    values = {"command": "make", "cwd": "/", "wait_ms": 5, "timeout_ms": 5_000, "pattern": "ready"}
     beside = {alias: True if "background" in alias else values[own]}
     named = {own: values[own]}
     arguments = {**named, **beside} if own_first else {**beside, **named}
@@ -340,3 +347,9 @@ def test_whatever_is_given_is_a_request_or_an_invalid_argument(
 ) -> None:
     with contextlib.suppress(InvalidArgument):
         assert isinstance(parse(request_type, arguments), request_type)
+
+
+@pytest.mark.parametrize("value", [True, False, "true"])
+def test_a_session_has_a_shell_by_its_path_and_not_by_yes_or_no(value: Any) -> None:
+    with pytest.raises(InvalidArgument, match="shell must be a string, not a boolean"):
+        parse(UpdateSession, {"shell": value})

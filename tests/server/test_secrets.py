@@ -46,6 +46,12 @@ PLANTED = {
     "in the name of a plan": "npm_" + f"{_SALT}Plan" * 5,
     "in the reason of an end": "xoxb-" + f"{_SALT}-1234567890-reason",
     "in a preference": f"{_SALT}-preference",
+    "in a key": "ghp_" + f"{_SALT}Key" * 6,
+    "marked, in a key": f"{_SALT}-marked key",
+    "in an id": "AIza" + f"{_SALT}Id" * 6,
+    "in the id of a plan": "eyJ" + f"{_SALT}hbGci.{_SALT}Plan.{_SALT}signed",
+    "in a folder": f"{_SALT}-folder",
+    "in a shell": "ghp_" + f"{_SALT}Shell" * 5,
 }
 
 
@@ -203,6 +209,7 @@ def _plant(server: Server, state: Path, printed: str) -> None:
         assert view["state"] == "completed", (arguments, view)
     _type(server)
     _err(server)
+    _name(server)
     _say(server, key)
     for task in (held, waiting):
         server.call("poll_task", task_id=task["task_id"], until="exit", wait_ms=20_000)
@@ -232,6 +239,37 @@ def _err(server: Server) -> None:
     assert server.call("get_result", task_id=secret)["code"] == "task_not_found"
 
 
+def _name(server: Server) -> None:
+    """Secrets where a name, an id or a folder belongs."""
+    marked, wrong = PLANTED["marked, in a key"], PLANTED["in an id"]
+    env = {"env": {"CODE": marked}, "secrets": ["CODE"]}
+    keyed: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        (PLANTED["in a key"], "run_command", {"command": "true"}),
+        (f"of {marked}", "run_command", {"command": "true", **env}),
+        (f"all of {marked}", "run_plan", {"commands": [{"command": "true", **env}]}),
+    )
+    for key, tool, arguments in keyed:
+        first = server.call(tool, key=key, wait_ms=20_000, **arguments)
+        assert first["state"] == "completed"
+        assert server.call(tool, key=key, wait_ms=20_000, **arguments)["reused"]
+        changed: dict[str, Any] = {"timeout_ms": 9_000} if tool == "run_command" else {"order": "parallel"}
+        assert server.call(tool, key=key, **arguments, **changed)["code"] == "key_conflict"
+    refused: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("poll_task", {"task_id": wrong}, "task_not_found"),
+        ("poll_task", {"task_id": _key_block()}, "task_not_found"),
+        ("wait_tasks", {"task_ids": [wrong]}, "task_not_found"),
+        ("add_message", {"text": "x", "task_id": wrong}, "task_not_found"),
+        ("run_command", {"command": "true", "after": [wrong]}, "task_not_found"),
+        ("run_plan", {"commands": [{"command": "true", "after": [wrong]}]}, "invalid_argument"),
+        ("plan_progress", {"plan_id": PLANTED["in the id of a plan"]}, "plan_not_found"),
+        ("update_session", {"cwd": f"https://bob:{PLANTED['in a folder']}@h/x"}, "invalid_argument"),
+        ("project_context", {"cwd": f"https://bob:{PLANTED['in a folder']}@h/x"}, "invalid_argument"),
+        ("update_session", {"shell": PLANTED["in a shell"]}, "invalid_argument"),
+    )
+    for tool, arguments, code in refused:
+        assert server.call(tool, **arguments).get("code") == code, (tool, arguments)
+
+
 def _say(server: Server, key: str) -> None:
     said = server.call("add_message", role="user", text=f"deploy with {PLANTED['in a message']}\n{key}")
     server.call(
@@ -256,7 +294,7 @@ def _say(server: Server, key: str) -> None:
 
 def _spellings(secret: str) -> set[bytes]:
     raw = secret.encode()
-    return {raw, json.dumps(secret)[1:-1].encode(), raw.hex().encode()}
+    return {raw, raw.lower(), json.dumps(secret)[1:-1].encode(), raw.hex().encode()}
 
 
 def _everything(folder: Path) -> Iterator[tuple[str, bytes]]:

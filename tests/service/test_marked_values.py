@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.requests import PlanStep, RunCommand
+from mcp_tasks.errors import InvalidArgument, KeyConflict, TasksError
+from mcp_tasks.requests import PlanProgress, PlanStep, RunCommand, RunPlan, WaitTasks
+from mcp_tasks.service import View
 from tests.service.agent import Agent
+
+TOKEN = "ghp_" + "a1B2" * 9
+GOOGLE = "AI" + "za" + "1Aq" * 12
 
 
 async def test_a_marked_value_is_in_no_view_but_reaches_the_command(agent: Agent, tmp_path: Path) -> None:
@@ -72,3 +78,59 @@ def test_only_what_is_in_env_can_be_marked(
     with pytest.raises(InvalidArgument, match="secrets needs names") as raised:
         request_type(command="true", env=env, secrets=("hunter2",))
     assert "hunter2" not in str(raised.value)
+
+
+async def test_a_key_with_a_secret_is_kept_without_it_and_means_the_same_again(agent: Agent) -> None:
+    secret: dict[str, Any] = {"env": {"CODE": "hunter2 code"}, "secrets": ("CODE",)}
+    for key, options in ((TOKEN, {}), ("of hunter2 code", secret)):
+        first = await agent.run("true", key=key, **options)
+        assert (await agent.run("true", key=key, **options))["task_id"] == first["task_id"]
+        with pytest.raises(KeyConflict, match=first["task_id"]) as raised:
+            await agent.run("false", key=key, **options)
+        assert "[redacted]" in str(raised.value)
+    keys = {task["key"] for task in (await agent.list())["tasks"]}
+    assert keys == {"[redacted]", "of [redacted]"}
+
+
+async def test_two_keys_that_are_kept_as_the_same_text_are_not_taken_for_one(agent: Agent) -> None:
+    first = await agent.run("true", key=TOKEN)
+    with pytest.raises(KeyConflict, match=first["task_id"]):
+        await agent.run("true", key=f"{TOKEN}x")
+
+
+async def test_the_key_of_a_plan_is_kept_without_the_secrets_of_its_steps(agent: Agent) -> None:
+    async def plan(key: str) -> View:
+        steps = (PlanStep(command="true", env={"B": "hunter2 step"}, secrets=("B",)),)
+        return await agent.service.run_plan(agent.caller, RunPlan(commands=steps, key=key))
+
+    first = await plan("of hunter2 step")
+    assert (await plan("of hunter2 step"))["plan_id"] == first["plan_id"]
+    assert [task["key"] for task in (await agent.list())["tasks"]] == ["of [redacted]"]
+    token = await plan(TOKEN)
+    assert (await plan(TOKEN))["plan_id"] == token["plan_id"]
+    with pytest.raises(KeyConflict, match=token["plan_id"]):
+        await plan(f"{TOKEN}x")
+
+
+@pytest.mark.parametrize("given", [GOOGLE, f" {GOOGLE} ", GOOGLE[:36]])
+async def test_what_is_no_id_is_repeated_as_it_was_given_so_that_a_secret_in_it_is_seen(
+    agent: Agent, given: str
+) -> None:
+    calls: tuple[Callable[[], Awaitable[View]], ...] = (
+        lambda: agent.poll(given),
+        lambda: agent.run("true", after=(given,)),
+        lambda: agent.service.wait_tasks(agent.caller, WaitTasks(task_ids=(given,))),
+        lambda: agent.service.plan_progress(agent.caller, PlanProgress(plan_id=given)),
+        lambda: agent.service.run_plan(
+            agent.caller, RunPlan(commands=(PlanStep(command="true", after=(given,)),))
+        ),
+    )
+    for call in calls:
+        with pytest.raises(TasksError) as raised:
+            await call()
+        assert given.strip() in raised.value.message
+
+
+async def test_an_id_may_be_given_in_capitals(agent: Agent) -> None:
+    task_id = await agent.start("true")
+    assert (await agent.ended(f" {task_id.upper()} "))["task_id"] == task_id

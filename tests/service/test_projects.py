@@ -186,3 +186,8 @@ async def test_a_folder_that_does_not_answer_holds_nobody(
         agent.service.projects.expect(str(work))
         # What fails in advance is logged, and the server serves on.
         assert "tasks" in await agent.list()
+
+
+async def test_a_wrong_folder_is_repeated_as_it_was_given(agent: Agent) -> None:
+    with pytest.raises(InvalidArgument, match=r"/a//b/\.\./c' is not a directory"):
+        await context(agent, cwd="a//b/../c")

@@ -143,3 +143,14 @@ async def test_a_shell_of_the_workspace_that_is_gone_is_named(agent: Agent, tmp_
         await agent.run("true")
     assert (await agent.run("true", shell="/bin/sh"))["state"] == "completed"
     assert (await agent.run(["true"]))["state"] == "completed"
+
+
+@pytest.mark.parametrize("shell", ["/bin/ghp_" + "a1B2" * 9, "/bin/hunter2-shell"])
+async def test_a_shell_that_holds_a_secret_is_refused(agent: Agent, shell: str) -> None:
+    with pytest.raises(InvalidArgument, match="shell holds a secret"):
+        await agent.update(shell=shell, env={"A_TOKEN": "hunter2-shell"})
+
+
+async def test_a_wrong_folder_is_repeated_as_it_was_given(agent: Agent) -> None:
+    with pytest.raises(InvalidArgument, match=r"/a//b/\.\./c' is not a directory"):
+        await agent.update(cwd="a//b/../c")

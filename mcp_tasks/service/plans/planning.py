@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import islice
 
 from mcp_tasks.errors import InvalidArgument, PlanNotFound
-from mcp_tasks.models import TASK_ID, Plan, PlanKey, SessionKey
+from mcp_tasks.models import TASK_ID, Plan, PlanKey, SessionKey, as_task_id
 from mcp_tasks.requests import PlanProgress, RunPlan
 from mcp_tasks.service.desk import Caller, Desk, View
 from mcp_tasks.service.plans.progress import PlanLooks
@@ -88,7 +88,7 @@ class Planning:
             if newest is None:
                 raise PlanNotFound(None)
             return newest
-        plan_id = plan_id.strip().lower()
+        plan_id = as_task_id(plan_id)
         if TASK_ID.fullmatch(plan_id):
             for session in self._sessions(caller):
                 with suppress(PlanNotFound):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mcp_tasks.errors import KeyConflict, PlanNotFound, TasksError
-from mcp_tasks.launches import launch_of, plan_fingerprint, same_plan, spec_of
+from mcp_tasks.launches import kept_key, launch_of, plan_fingerprint, same_plan, spec_of
 from mcp_tasks.lifecycle import submitted
 from mcp_tasks.models import Plan, PlanKey, Task, TaskKey
 from mcp_tasks.ports import Launch
@@ -81,7 +81,7 @@ class Registering:
             if number == 0 and request.key is not None:
                 # The plan's key is that of its first task, so that no store needs to know of plans' keys.
                 mark = plan_fingerprint(request, secrets.token_hex(8))
-                spec = replace(spec, key=request.key, fingerprint=mark)
+                spec = replace(spec, key=kept_key(request), fingerprint=mark)
             task_id = task_ids[number]
             key = TaskKey(caller.owner, caller.session, task_id)
             task = submitted(key, spec, now, step.delay_ms)
@@ -90,9 +90,9 @@ class Registering:
 
     def _holder(self, caller: Caller, request: RunPlan) -> Plan | None:
         """The plan that was already started with this key. The right to admit is held."""
-        if request.key is None:
+        if (kept := kept_key(request)) is None:
             return None
-        held = self._desk.store.find_key(caller.session_key, request.key)
+        held = self._desk.store.find_key(caller.session_key, kept)
         if held is None:
             return None
         if held.spec.plan is not None:
@@ -109,6 +109,6 @@ class Registering:
                     return plan
         what = f"task {held.key.task_id}" if held.spec.plan is None else f"plan {held.spec.plan}"
         raise KeyConflict(
-            f"key {request.key!r} belongs to {what}, started with other arguments",
+            f"key {kept!r} belongs to {what}, started with other arguments",
             "use another key, or clear what has it",
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mcp_tasks.errors import InvalidArgument
-from mcp_tasks.models import TASK_ID
+from mcp_tasks.models import TASK_ID, as_task_id
 from mcp_tasks.requests import PlanStep, RunCommand, RunPlan
 
 __all__ = ["Wanted", "command_of", "wanted"]
@@ -69,11 +69,11 @@ def _named(position: int, after: Sequence[str], names: dict[str, int], count: in
             steps[names[name]] = None
         elif name.isascii() and name.isdigit() and len(name) < 5 and 1 <= int(name) <= count:
             steps[int(name) - 1] = None
-        elif TASK_ID.fullmatch(name.lower()):
-            tasks[name.lower()] = None
+        elif TASK_ID.fullmatch(task_id := as_task_id(name)):
+            tasks[task_id] = None
         else:
             raise InvalidArgument(
-                f"commands[{position + 1}] waits for {given[:80]!r}, which is no step of the plan",
+                f"commands[{position + 1}] waits for {given!r}, which is no step of the plan",
                 f"name a step, or give its number from 1 to {count}, or the id of a task of the session",
             )
     return Wanted(tuple(steps), tuple(tasks))
