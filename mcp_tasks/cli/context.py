@@ -90,13 +90,13 @@ def warm(
     directory: Dir = None,
     store: Store = None,
 ) -> None:
-    """Look at projects in advance, so that the next one who asks has the answer at once."""
-    from mcp_tasks.errors import InvalidArgument
+    """Look at projects in advance, so that the next one who asks has the answer at once.
 
-    places = [os.path.abspath(folder) for folder in folders or [Path()]]
-    for place in places:
-        if not os.path.isdir(place):
-            raise InvalidArgument(f"{place} is not a directory", "give the paths of existing directories")
+    Exits with 1 where one is no folder; the others are looked at all the same.
+    """
+    named = [os.path.abspath(folder) for folder in folders or [Path()]]
+    places = [place for place in named if os.path.isdir(place)]
+    wrong = [place for place in named if place not in places]
 
     async def warmed(service: Service, _: Caller) -> list[dict[str, Any]]:
         return [{"cwd": place, "looked_at": await service.projects.warm(place)} for place in places]
@@ -104,10 +104,13 @@ def warm(
     with waiting("looking"):
         done = call((directory, store, None), warmed, whole=True)
     if as_json:
-        print_json({"warmed": done})
-        return
-    for each in done:
-        note(f"{each['cwd']}: {'looked at' if each['looked_at'] else 'was known already'}")
+        print_json({"warmed": done, "failed": wrong})
+    else:
+        for each in done:
+            note(f"{each['cwd']}: {'looked at' if each['looked_at'] else 'was known already'}")
+        for place in wrong:
+            note(f"{place} is not a directory")
+    raise typer.Exit(1 if wrong else 0)
 
 
 @group.command()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -113,42 +116,62 @@ def verify(
 ) -> None:
     """Look at every record, journal, run and archive; exits with 1 where something is wrong.
 
-    What cannot be read is set aside in quarantine/, as any reading would do.
+    What cannot be read is set aside in quarantine/, as any reading would do, and named for as long as it
+    lies there.
     """
     from mcp_tasks import transfer
 
     settings = settings_of(directory, store)
-    back: list[str] = []
-    with opened(settings) as here:
+    done = transfer.Repaired([], [])
+    name = ""
+    with _only_reported(), opened(settings) as here:
         with waiting("looking at everything"):
             problems = list(transfer.verify(here.place, here.archives))
+        if not as_json:
+            for problem in problems:
+                print_text(problem)
         if repair is not None:
             backup = transfer.find_backup(
                 backups_folder(settings, backups), None if repair == "newest" else repair, settings.dir
             )
             with waiting(f"bringing back from {backup.name}"):
-                back = transfer.repair(here.place, backup, open_at, at=now_ms())
+                done = transfer.repair(here.place, backup, open_at, at=now_ms())
+            name = backup.name
             here.audit.note(
                 "repaired",
                 owner=settings.owner,
                 by=settings.owner,
-                detail={"from": backup.name, "back": len(back)},
+                detail={"from": name, "back": len(done.back)},
             )
+    left = problems
     if repair is not None:
-        with opened(settings) as here:
-            left = [problem for problem in transfer.verify(here.place, here.archives) if problem in problems]
-    else:
-        left = problems
+        made_up_for = {one.sentence() for one in done.made_up_for}
+        with _only_reported(), opened(settings) as here:
+            left = [one for one in transfer.verify(here.place, here.archives) if one not in made_up_for]
     if as_json:
-        print_json({"problems": problems, "repaired": back, "left": left})
+        print_json({"problems": problems, "repaired": done.back, "left": left})
     else:
-        for problem in problems:
-            print_text(problem)
-        for one in back:
+        for one in done.back:
             note(f"brought back: {one}")
+        for one in left if repair is not None else []:
+            note(f"not repaired, nothing in the backup {name} mends it: {one}")
+        if done.made_up_for:
+            note("what was broken stays in quarantine/, and is named there until you delete it")
         if not problems:
             note("all is well")
-    raise typer.Exit(1 if (problems and repair is None) or left else 0)
+    raise typer.Exit(1 if left else 0)
+
+
+@contextmanager
+def _only_reported() -> Iterator[None]:
+    """What a store warns of when it meets it is in the report already."""
+    log = logging.getLogger("mcp_tasks.stores")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 @group.command()
@@ -262,7 +285,7 @@ def stats(as_json: Json = False, directory: Dir = None, store: Store = None) -> 
     if (record := read_record(settings.dir)) is not None:
         answer["cleanup"] = {**record.view(), "last_at": rfc3339(record.last_at)}
     made = all_backups(backups_folder(settings, None))
-    answer["backups"] = {"all": len(made), "newest": made[0].name if made else None}
+    answer["backups"] = {"all": len(made), **({"newest": made[0].name} if made else {})}
     if as_json:
         print_json(answer)
         return

@@ -68,6 +68,7 @@ async def serve_stdio(
             await serve_stdio(service, settings, wire=claimed, exit_seconds=exit_seconds)
         return
     log_to_stderr()
+    _log.info("serving on stdio")
     async with anyio.create_task_group() as group:
         connection = _Connection(wire, exit_seconds)
         group.start_soon(_report, service)
@@ -190,11 +191,11 @@ async def _report(service: Service) -> None:
     """Say in the log what was found, but answer first: there may be many tasks to count."""
     try:
         _log.info(
-            "serving on stdio; %s",
+            "found %s",
             await anyio.to_thread.run_sync(service.startup_report, abandon_on_cancel=True),
         )
     except TasksError as error:
-        _log.warning("serving on stdio; %s", error)
+        _log.warning("what is there cannot be told: %s", error)
 
 
 async def _end_with_parent(connection: _Connection, parent: int) -> None:

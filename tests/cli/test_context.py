@@ -42,5 +42,10 @@ def test_what_is_warmed_is_known_to_the_next(cli: CommandLine, work: Path) -> No
     assert b'"changes": []' in diff
     assert b'"cleared": 1' in cli("context", "clear", "--json").stdout
     assert b"there was no look before this one" in cli("context", "diff", "--cwd", str(work)).stderr
-    cli("context", "warm", str(work / "gone"), code=2)
     cli("context", "show", "--cwd", str(work / "gone"), code=2)
+
+
+def test_a_folder_that_is_none_is_named_after_the_others_were_warmed(cli: CommandLine, work: Path) -> None:
+    told = cli("context", "warm", str(work), str(work / "gone"), code=1).stderr.decode().splitlines()
+    assert told == [f"{work}: looked at", f"{work}/gone is not a directory"]
+    assert b"was known already" in cli("context", "warm", str(work)).stderr

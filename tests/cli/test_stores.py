@@ -113,7 +113,25 @@ def test_a_broken_record_is_named_and_comes_back(cli: CommandLine, tmp_path: Pat
     assert told["left"] == []
     assert told["repaired"] == [] or task in str(told["repaired"])
     assert cli.text("logs", task) == "kept\n"
-    cli("store", "verify")
+    assert task in cli.text("store", "verify", code=1)  # the broken record lies in quarantine/
+    for kept in (tmp_path / "state" / "quarantine").iterdir():
+        kept.unlink()
+    assert cli("store", "verify").stderr == b"all is well\n"
+
+
+def test_what_no_backup_mends_is_named_with_the_reason(cli: CommandLine, tmp_path: Path) -> None:
+    made = cli.text("store", "backup").strip() if ended(cli, "--", "true") else ""
+    task = ended(cli, "--", "echo", "kept")
+    [record] = (tmp_path / "state").glob(f"sessions/*/*/tasks/{task}.json")
+    record.write_bytes(b"broken")
+
+    told = cli("store", "verify", "--repair", "newest", code=1)
+
+    assert told.stdout.decode().count(task) == 1
+    [reason] = [line for line in told.stderr.decode().splitlines() if line.startswith("not repaired")]
+    assert task in reason
+    assert Path(made).name in reason
+    assert "could not be read and was set aside" not in told.stderr.decode()
 
 
 def test_figures_are_told_to_people_and_to_scripts(cli: CommandLine) -> None:
@@ -180,3 +198,7 @@ def test_backups_lie_beside_the_state_directory_unless_told_otherwise(tmp_path: 
     settings = Settings(dir=tmp_path / "state")
     assert places.backups_folder(settings, None) == tmp_path / "mcp-tasks-backups"
     assert places.backups_folder(settings, Path("here")) == Path(os.getcwd(), "here")
+
+
+def test_no_backup_has_no_newest_one(cli: CommandLine) -> None:
+    assert "None" not in of_store(cli, "stats")

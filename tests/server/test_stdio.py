@@ -302,9 +302,7 @@ def server(tmp_path: Path) -> Iterator[Process]:
 
 
 def test_the_log_says_what_was_found_at_the_start(server: Process) -> None:
-    wait_until(
-        lambda: "serving on stdio; 0 sessions and 0 tasks" in server.log, "the log tells what was found"
-    )
+    wait_until(lambda: "found 0 sessions and 0 tasks" in server.log, "the log tells what was found")
 
 
 def test_a_megabyte_of_garbage_leaves_the_server_alive(server: Process) -> None:
@@ -454,3 +452,15 @@ def test_requests_on_a_pipe_that_closes_at_once_are_answered(tmp_path: Path) -> 
     )
     messages = [checked(line) for line in done.stdout.splitlines()]
     assert messages[-1]["result"]["structuredContent"]["stdout"] == "hello\n"
+
+
+def test_the_log_of_a_server_without_a_client_begins_with_its_beginning(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mcp_tasks", "serve", "--dir", str(tmp_path / "state")],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert done.stderr.index("serving on stdio") < done.stderr.index("ending: stdin is closed")
