@@ -105,12 +105,13 @@ class Workspaces:
 
     def folder(self, cwd: str, session: Session) -> str:
         """An existing folder, absolute, as a call in a session names it. Raises InvalidArgument."""
-        path = joined(cwd, session.workspace.cwd or self._defaults.cwd)
+        base = session.workspace.cwd or self._defaults.cwd
+        path = absolute(cwd, base)
         if not os.path.isdir(path):
             raise InvalidArgument(
-                f"cwd {path!r} is not a directory", "give the path of an existing directory"
+                f"cwd {joined(cwd, base)!r} is not a directory", "give the path of an existing directory"
             )
-        return absolute(path, "/")
+        return path
 
     def program(self, shell: str, cwd: str | None, env: Mapping[str, str | None], session: Session) -> str:
         """A program that can be run in a folder of a session, with `env` on top. Raises InvalidArgument."""
