@@ -224,7 +224,7 @@ def test_the_newest_backup_of_another_state_directory_is_taken_by_its_path_only(
 ) -> None:
     backup = backup_of(place)
 
-    with pytest.raises(InvalidArgument, match="no backup of .*third") as refused:
+    with pytest.raises(InvalidArgument, match=r"no backup of .*third") as refused:
         find_backup(backup.path.parent, None, tmp_path / "third")
 
     assert str(backup.path) in refused.value.hint

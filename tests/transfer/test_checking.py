@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
-from mcp_tasks.models import Draft, Session
-from mcp_tasks.transfer import Backup, Place, figures, make_backup, repair, verify
+from mcp_tasks.models import Draft, Session, Task
+from mcp_tasks.transfer import Backup, Place, Repaired, figures, make_backup, repair, verify
 from tests.archives.rig import archives_of
 from tests.transfer.filled import (
     AT,
+    EXIT,
     PLAY,
     WORK,
     add_finished,
@@ -35,6 +37,9 @@ class Rig:
         return list(verify(self.place, archives_of(self.place)))
 
     def repair(self) -> list[str]:
+        return self.repaired().back
+
+    def repaired(self) -> Repaired:
         return repair(self.place, self.backup, open_at, at=AT)
 
     def reopen(self) -> None:
@@ -178,6 +183,99 @@ def test_a_run_whose_exit_record_is_lost_gets_it_back(damage: str, rig: Rig) -> 
 
     assert rig.verify() == []
     assert contents(rig.place) == before
+
+
+def capture(rig: Rig, task: Task, outcome: str = "exited", **sizes: int) -> Path:
+    """Let the exit record of a run say how much output there was; its folder."""
+    folder = rig.place.store.run_folder(task.key, task.run)
+    (folder / "exit.json").write_text(json.dumps({**EXIT, "outcome": outcome, **sizes}))
+    return folder
+
+
+@pytest.mark.parametrize("length", [0, 10, None])
+def test_output_that_was_cut_short_is_named_and_comes_back(length: int | None, rig: Rig) -> None:
+    task = next(task for task in rig.place.store.tasks(WORK) if task.run == 1)
+    before = contents(rig.place)
+    stdout = capture(rig, task, stdout_bytes=36, stderr_bytes=0) / "stdout"
+    assert rig.verify() == []
+    stdout.unlink() if length is None else os.truncate(stdout, length)
+
+    [problem] = rig.verify()
+
+    assert task.key.task_id in problem
+    assert f"stdout was cut short: {length or 0} of 36 bytes" in problem
+    assert rig.repair() == [f"1 files of task {task.key.task_id}"]
+    assert rig.verify() == []
+    name = f"{task.key.task_id}.1/stdout"
+    assert contents(rig.place)["somebody/work"]["files"][name] == before["somebody/work"]["files"][name]
+
+
+def test_an_earlier_run_that_was_cut_short_is_named(json_rig: Rig) -> None:
+    task = next(task for task in json_rig.place.store.tasks(WORK) if task.run == 2)
+    folder = json_rig.place.store.run_folder(task.key, 1)
+    (folder / "exit.json").write_text(json.dumps({**EXIT, "stderr_bytes": 6}))
+
+    [problem] = json_rig.verify()
+
+    assert "run 1 of" in problem
+    assert "5 of 6 bytes" in problem
+
+
+def test_output_of_what_ran_on_and_kept_tails_are_whole(json_rig: Rig) -> None:
+    task = next(task for task in json_rig.place.store.tasks(WORK) if task.run == 1)
+    folder = capture(json_rig, task, stdout_bytes=20)  # less than there is
+    assert json_rig.verify() == []
+
+    (folder / f"stdout.{10**6:020d}").write_bytes(b"the tail")
+    (folder / f"stdout.{10**6:020d}").chmod(0o600)
+    capture(json_rig, task, stdout_bytes=10**6 + 8)
+    assert json_rig.verify() == []
+
+    capture(json_rig, task, stdout_bytes=10**6 + 9)
+    assert "stdout was cut short" in json_rig.verify()[0]
+
+
+def test_what_lies_in_the_quarantine_is_named_as_long_as_it_is_there(json_rig: Rig) -> None:
+    task = next(json_rig.place.store.tasks(WORK))
+    record_of(json_rig, task.key.task_id).write_bytes(b"broken")
+    json_rig.reopen()
+    first = json_rig.verify()
+    json_rig.reopen()
+
+    [again] = json_rig.verify()
+
+    assert [problem for problem in first if "quarantine/" in problem] == [again]
+    assert task.key.task_id in again
+    [kept] = [path for path in (json_rig.place.root / "quarantine").iterdir() if path.suffix == ".json"]
+    kept.unlink()
+    assert json_rig.verify() == []
+
+
+def test_only_what_a_backup_has_is_made_up_for(rig: Rig) -> None:
+    known, later = next(rig.place.store.tasks(WORK)), add_finished(rig.place, "work")
+    for task in (known, later):
+        spoil(rig, task)
+    rig.reopen()
+    rig.verify()
+
+    done = rig.repaired()
+
+    assert done.back == [f"task {known.key.task_id}"]
+    [made_up_for] = done.made_up_for
+    assert known.key.task_id in made_up_for.name
+    [left] = [one for one in rig.verify() if one != made_up_for.sentence()]
+    assert later.key.task_id in left
+
+
+def spoil(rig: Rig, task: Task) -> None:
+    if rig.place.adapter == "json":
+        record_of(rig, task.key.task_id).write_bytes(b"broken")
+        return
+    with closing(sqlite3.connect(rig.place.root / "records.db")) as connection, connection:
+        spoilt = connection.execute(
+            "UPDATE tasks SET data = ? WHERE task_id = ?", (b"broken", task.key.task_id)
+        )
+        assert spoilt.rowcount == 1
 
 
 def test_output_that_cannot_be_read_is_named(json_rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

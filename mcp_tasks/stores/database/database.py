@@ -353,8 +353,8 @@ class Database:
             if fresh is not None:
                 remove(fresh)
         durable.fsync_folder(os.path.dirname(self._path))
-        explain(aside, self._name, why)
         told = f"{', '.join(taken) or 'nothing'} could be taken over" if self._tables else "it is begun anew"
+        explain(aside, self._name, f"{why}; {told}")
         self._report(f"{self._name} could not be read and was set aside as quarantine/{name}: {why}; {told}")
 
 
