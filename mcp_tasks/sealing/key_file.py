@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable
+from mcp_tasks.sealing.key import Key, key_from_text, new_key, text_of
 from mcp_tasks.sealing.key_lock import key_lock
-from mcp_tasks.sealing.keys import Key, key_from_text, new_key, text_of
 
 __all__ = ["KeyFile"]
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mcp_tasks.errors import StoreUnavailable
-from mcp_tasks.sealing.keys import Key, KeySource, key_source
+from mcp_tasks.sealing.key import Key, KeySource
+from mcp_tasks.sealing.sources import key_source
 from mcp_tasks.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 
 from mcp_tasks.errors import InvalidArgument, NotSupported, StoreUnavailable
 from mcp_tasks.sealing import KeyedSealer, is_sealed, open_sealer
-from mcp_tasks.sealing.keys import ProcessKeys
 from mcp_tasks.sealing.sealer import key_id_of
+from mcp_tasks.sealing.sources import ProcessKeys
 from mcp_tasks.settings import Settings
 
 KEY = base64.b64encode(bytes(range(32))).decode()
