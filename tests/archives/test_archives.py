@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_tasks.archives import SessionArchives, folder, packing, unpacking
+from mcp_tasks.archives import SessionArchives, folder, leaving, packing, unpacking
 from mcp_tasks.archives.labels import read_label
 from mcp_tasks.errors import (
     InvalidArgument,
@@ -198,7 +198,7 @@ def test_a_session_that_is_used_meanwhile_stays_and_its_archive_goes(
                 rig.place.store.replace_session(replace(session, title="new"))
         return packed
 
-    monkeypatch.setattr(folder, "pack", slow)
+    monkeypatch.setattr(leaving, "pack", slow)
     with pytest.raises(TaskNotFinished, match="meanwhile"):
         rig.archives.archive(WORK, at=AT)
 
@@ -460,7 +460,7 @@ def test_without_room_nothing_changes(json_rig: Rig, monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(folder, "pack", full)
+    monkeypatch.setattr(leaving, "pack", full)
     with pytest.raises(StoreUnavailable, match="ENOSPC"):
         json_rig.archives.archive(WORK, at=AT)
     monkeypatch.undo()

@@ -11,7 +11,9 @@ from typing import NoReturn
 
 import pytest
 
-from mcp_tasks.archives import SessionArchives, folder
+from mcp_tasks.archives import SessionArchives, leaving, shelf
+from mcp_tasks.archives.leaving import Leaving
+from mcp_tasks.archives.returning import Returning
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.models import Draft, Session, SessionKey
 from mcp_tasks.transfer import Place
@@ -48,7 +50,7 @@ def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
 def half_archived(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The archive is whole, and its session there still."""
     with monkeypatch.context() as patch:
-        patch.setattr(SessionArchives, "_remove_session", kill)
+        patch.setattr(Leaving, "_remove_session", kill)
         with pytest.raises(Killed):
             rig.archives.archive(WORK, at=AT)
 
@@ -169,7 +171,7 @@ def test_a_restoration_that_was_all_but_over_is_ended_and_not_undone(
     rig.archives.archive(WORK, at=AT)
     with monkeypatch.context() as patch:
         patch.setattr(rig.place.journal, "touch", kill)
-        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
+        patch.setattr(Returning, "_undo", lambda *_: "none")
         with pytest.raises(Killed):
             rig.archives.restore(OWNER, "work", at=AT)
     [said] = rig.place.journal.append([Draft(WORK, "user", "I am back", AT + 99)])
@@ -186,7 +188,7 @@ def test_what_was_said_in_a_half_restored_session_stays(rig: Rig, monkeypatch: p
     rig.archives.archive(WORK, at=AT)
     with monkeypatch.context() as patch:
         patch.setattr(rig.place.store, "create_plan", kill)
-        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
+        patch.setattr(Returning, "_undo", lambda *_: "none")
         with pytest.raises(Killed):
             rig.archives.restore(OWNER, "work", at=AT)
     [said] = rig.place.journal.append([Draft(WORK, "user", "where is my plan?", AT + 99)])
@@ -202,7 +204,7 @@ def test_half_a_restoration_is_undone(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     rig.archives.archive(WORK, at=AT)
     with monkeypatch.context() as patch:
         patch.setattr(rig.place.store, "create_plan", kill)
-        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
+        patch.setattr(Returning, "_undo", lambda *_: "none")
         with pytest.raises(Killed):
             rig.archives.restore(OWNER, "work", at=AT)
     assert rig.is_there()
@@ -220,7 +222,7 @@ def test_what_was_started_in_a_half_restored_session_stays(rig: Rig, monkeypatch
     rig.archives.archive(WORK, at=AT)
     with monkeypatch.context() as patch:
         patch.setattr(rig.place.store, "create_plan", kill)
-        patch.setattr(SessionArchives, "_undo_restoring", lambda *_: "none")
+        patch.setattr(Returning, "_undo", lambda *_: "none")
         with pytest.raises(Killed):
             rig.archives.restore(OWNER, "work", at=AT)
     task = add_finished(rig.place, "work")
@@ -249,7 +251,7 @@ def test_what_cannot_be_recovered_now_is_tried_again(rig: Rig, monkeypatch: pyte
         raise StoreUnavailable("not now")
 
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "snapshot_of", fail)
+        patch.setattr(leaving, "snapshot_of", fail)
         assert rig.archives.recover() == []
 
     assert len(rig.archives.recover()) == 1
@@ -273,7 +275,7 @@ def test_a_folder_that_cannot_be_read_is_no_empty_one(rig: Rig, monkeypatch: pyt
     assert len(rig.archives.all()) == 1
     [packed] = rig.place.root.glob("archive/*/*.tar.gz")
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "digest_of", fail)
+        patch.setattr(shelf, "digest_of", fail)
         assert any("cannot be read" in sentence for sentence in rig.archives.check())
     packed.unlink()
     os.mkfifo(packed)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from mcp_tasks.archives import SessionArchives, labels, packing, unpacking
+from mcp_tasks.archives import SessionArchives, labels, leaving, packing, returning, shelf, unpacking
 from mcp_tasks.archives import folder as archives_folder
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.transfer import (
@@ -39,7 +39,8 @@ from tests.stores.faulty_os import MODULES, FaultyOs, die, sync_nothing
 from tests.stores.records import OWNER
 from tests.transfer.filled import AT, WORK, as_recorded, contents, fill, open_at
 
-OURS = (archives_folder, backups, beside, bringing_back, files, labels, manifest, packing, unpacking)
+ARCHIVES = (archives_folder, labels, leaving, packing, returning, shelf, unpacking)
+OURS = (*ARCHIVES, backups, beside, bringing_back, files, manifest)
 _BACKUP = "20231114T221320Z-1"
 
 Contents = dict[str, Any]
