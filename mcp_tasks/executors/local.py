@@ -188,6 +188,10 @@ class LocalExecutor:
         """See `ports.Executor`."""
         return survivors.end(folder.name.partition(".")[0], _ORPHANS_S)
 
+    def survived(self) -> frozenset[str]:
+        """See `ports.Executor`."""
+        return survivors.marks()
+
     def lingers(self, folder: Path) -> bool:
         """See `ports.Executor`."""
         return self._tell(folder, "")

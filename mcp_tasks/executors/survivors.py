@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
-__all__ = ["below", "end", "marked"]
+__all__ = ["below", "end", "marked", "marks"]
 
 _PAUSE_S = 0.02
 
@@ -35,6 +35,18 @@ def marked(task_id: str) -> list[str]:
             if process.environ().get("MCP_TASKS_TASK") == task_id and (named := _named(process)):
                 found.append(named)
     return found
+
+
+def marks() -> frozenset[str]:
+    """The ids of all tasks of which any process lives, from one look at all processes."""
+    import psutil
+
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if (task_id := process.environ().get("MCP_TASKS_TASK")) and _named(process):
+                found.add(task_id)
+    return frozenset(found)
 
 
 def end(task_id: str, seconds: float) -> list[str]:

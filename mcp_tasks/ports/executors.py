@@ -149,6 +149,10 @@ class Executor(Protocol):
         """Kill what a supervisor that was killed left of its command; returns what is left even so."""
         ...
 
+    def survived(self) -> frozenset[str]:
+        """Ids of the tasks of which any process lives, be their supervisors gone. Looks at every process."""
+        ...
+
     def lingers(self, folder: Path) -> bool:
         """Whether the run's supervisor lives and takes requests, be the command over or not."""
         ...

@@ -229,3 +229,23 @@ async def test_only_what_is_old_enough_is_cleared(agent: Agent) -> None:
 async def test_clearing_needs_to_be_told_what(agent: Agent) -> None:
     with pytest.raises(InvalidArgument):
         await agent.clear()
+
+
+async def test_a_lost_task_whose_processes_live_is_cleared_only_with_cancel(agent: Agent) -> None:
+    task_id = await agent.start("echo $PPID; trap '' TERM; sleep 60 & wait")
+    view = await agent.poll(task_id, pattern="[0-9]+")
+    supervisor = psutil.Process(int(view["match"]["text"]))
+    [command] = supervisor.children()
+    launcher = supervisor.parent()
+    assert launcher is not None
+    for process in (launcher, supervisor):
+        process.kill()
+    assert (await agent.ended(task_id))["state"] == "lost"
+    assert command.is_running()
+    answer = await agent.clear(all_finished=True)
+    assert answer["cleared"] == []
+    assert "not cleared" in answer["warning"]
+    with pytest.raises(TaskNotFinished, match="cancel_task"):
+        await agent.clear(task_id)
+    assert (await agent.clear(task_id, cancel=True))["cleared"] == [task_id]
+    assert not command.is_running() or command.status() == psutil.STATUS_ZOMBIE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 
 import anyio
 
@@ -111,7 +113,7 @@ class Ending:
 
     def _clear_one(self, key: TaskKey) -> View:
         task = self._desk.reconciler.look(key).task
-        hint = "cancel: true ends it first"
+        hint = "cancel_task or cancel: true ends it first"
         if not task.is_final:
             raise TaskNotFinished(f"task {key.task_id} is {task.state_name}", hint)
         if key.task_id in self._desk.admission.awaited_in(key.session_key):
@@ -119,16 +121,19 @@ class Ending:
                 f"another task still waits to see how task {key.task_id} has ended",
                 "clear it when that one has started, or cancel that one first",
             )
-        if _has_left_something(self._desk, task):
+        if _has_left_something(self._desk, task, self._desk.executor.survived):
             raise TaskNotFinished(f"task {key.task_id} has processes running in the background", hint)
         return {"cleared": [key.task_id], "freed_bytes": self._desk.store.delete(key)}
 
 
-def _has_left_something(desk: Desk, task: Task) -> bool:
+def _has_left_something(desk: Desk, task: Task, survived: Callable[[], frozenset[str]]) -> bool:
     """Whether anything of a finished task still runs. Blocking.
 
-    A supervisor takes a moment to leave after the end is told, and that alone is nothing.
+    A supervisor takes a moment to leave after the end is told, and that alone is nothing. `survived` is
+    asked only where a supervisor was lost, because it takes long.
     """
+    if task.state_name == "lost" and task.key.task_id in survived():
+        return True
     folder = desk.folder(task)
     deadline = time.monotonic() + _LEAVING_S
     while desk.executor.lingers(folder):
@@ -148,13 +153,14 @@ def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey 
     oldest = None if days is None else desk.clock.now_ms() - days * 86_400_000
     cleared, kept, freed = [], 0, 0
     awaited = desk.admission.awaited_in(caller.session_key)
+    survived = functools.cache(desk.executor.survived)  # one look for all of them
     for sight in desk.matching(caller, request.label, request.cwd):
         task = sight.task
         if task.key == but or not task.is_final or (oldest is not None and task.history[-1].at > oldest):
             continue
         if task.key.task_id in awaited:
             continue
-        if _has_left_something(desk, task):
+        if _has_left_something(desk, task, survived):
             kept += 1
             continue
         try:
