@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ from pydantic_settings import (
 from mcp_tasks.errors import InvalidArgument, NotSupported, ShareNotValid
 from mcp_tasks.models import SESSION_NAME
 
-__all__ = ["ENV_PREFIX", "Settings", "StoreName", "ToolSet", "config_file", "user_name"]
+__all__ = ["ENV_PREFIX", "Settings", "StoreName", "ToolSet", "config_file", "misspelt", "user_name"]
 
 ENV_PREFIX = "MCP_TASKS_"
 _APP = "mcp-tasks"
@@ -37,6 +38,8 @@ ToolSet = Literal["core", "standard", "full"]
 
 _SIZE = re.compile(r"\s*(\d{1,18})\s*(?:([KMGT])i?B?|B)?\s*", re.ASCII | re.IGNORECASE)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_NEAR = 0.75
+"""Likeness from which a name is taken for a slip: `MAX_RUNING` is one, the task id in `TASK` is not."""
 _DAYS_WORDS = "a number of days, or never"
 _SIZE_WORDS = "a number of bytes, or one with a unit such as 500MiB or 8GiB"
 
@@ -231,6 +234,17 @@ class Settings(BaseSettings):
     def owner(self) -> str:
         """Who owns the tasks that are started on stdio and on the command line."""
         return user_name()
+
+
+def misspelt(names: Iterable[str]) -> dict[str, str]:
+    """Names of environment variables that are nearly those of settings, with what they should be."""
+    near: dict[str, str] = {}
+    for name in names:
+        setting = name.upper().removeprefix(ENV_PREFIX).lower()
+        if name.upper().startswith(ENV_PREFIX) and setting not in Settings.model_fields:
+            for meant in difflib.get_close_matches(setting, Settings.model_fields, n=1, cutoff=_NEAR):
+                near[name] = ENV_PREFIX + meant.upper()
+    return near
 
 
 def _expanded(path: Path) -> Path:

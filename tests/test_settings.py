@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.errors import InvalidArgument, NotSupported
-from mcp_tasks.settings import Settings, config_file, user_name
+from mcp_tasks.settings import Settings, config_file, misspelt, user_name
 
 
 @pytest.fixture(autouse=True)
@@ -204,3 +204,17 @@ def test_a_user_id_without_a_name_stands_for_itself(monkeypatch: pytest.MonkeyPa
         assert Settings().owner == str(os.getuid())
     finally:
         user_name.cache_clear()
+
+
+def test_a_variable_that_is_nearly_one_of_ours_is_told_with_the_name_that_was_meant() -> None:
+    given = [
+        "MCP_TASKS_MAX_RUNING",
+        "mcp_tasks_dirs",
+        "MCP_TASKS_TASK",
+        "MCP_TASKS_CAMPAIGN",
+        "MCP_TASKS_DIR",
+    ]
+    assert misspelt(given) == {
+        "MCP_TASKS_MAX_RUNING": "MCP_TASKS_MAX_RUNNING",
+        "mcp_tasks_dirs": "MCP_TASKS_DIR",
+    }

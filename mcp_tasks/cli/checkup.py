@@ -7,6 +7,7 @@ import platform
 import shutil
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -49,14 +50,15 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything; nothing that is wrong keeps the rest from being looked at."""
     findings = [Finding("well", "version", _versions())]
-    for check in (_directory, _modes, _disk, _locks, _launcher, _records, _journal):
+    for check in (_directory, _modes, _disk, _locks, _launcher, _records, _journal, _keys):
         try:
             findings += check(settings)
         except TasksError as error:
             findings.append(Finding("wrong", _name(check), error.message, error.hint))
         except OSError as error:
             findings.append(Finding("wrong", _name(check), error.strerror or type(error).__name__))
-    return findings
+    told = "\n".join(finding.found for finding in findings if finding.verdict == "look")
+    return [*findings, *_set_aside(settings.dir, told)]
 
 
 def _name(check: Callable[[Settings], Iterator[Finding]]) -> str:
@@ -173,7 +175,6 @@ def _records(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong", "records", problem)
     if not problems:
         yield Finding("well", "records", f"all readable, in {sessions} sessions")
-    yield from _set_aside(settings.dir)
 
 
 def _journal(settings: Settings) -> Iterator[Finding]:
@@ -189,6 +190,39 @@ def _journal(settings: Settings) -> Iterator[Finding]:
         yield Finding("wrong" if problem in wrong else "look", "journal", problem)
     if not wrong and not told:
         yield Finding("well", "journal", "readable")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    """Whether the keys are here that sealed values name."""
+    if settings.store == "memory":
+        return
+    from mcp_tasks.app import open_place
+    from mcp_tasks.sealing import open_sealer
+    from mcp_tasks.sealing.sealer import key_id_of
+
+    used: Counter[str] = Counter()
+
+    def count(sealed: str) -> None:
+        if (key_id := key_id_of(sealed)) is not None:
+            used[key_id] += 1
+
+    place = open_place(settings)
+    with closing(place.store), closing(place.journal) as journal:
+        sessions = place.store.sessions()
+        for session in sessions:
+            for value in session.workspace.env.values():
+                count(value)
+        if any(session.seal_journal for session in sessions):
+            journal.reseal(count)  # which leaves as it is what it is given nothing for
+    source = open_sealer(settings).source
+    gone = {key_id: number for key_id, number in used.items() if source.find(key_id) is None}
+    for key_id, number in gone.items():
+        hint = "bring the key file, the keyring or MCP_TASKS_KEY of then back; nothing else unseals them"
+        yield Finding(
+            "wrong", "keys", f"{number} sealed values need the key {key_id}, which is not here", hint
+        )
+    if used and not gone:
+        yield Finding("well", "keys", f"here for {used.total()} sealed values")
 
 
 def _tasks(store: Store) -> Iterator[Finding]:
@@ -216,10 +250,15 @@ def _tasks(store: Store) -> Iterator[Finding]:
         yield Finding("look", "tasks", f"{task_id} has no supervisor any more", hint)
 
 
-def _set_aside(directory: Path) -> Iterator[Finding]:
+def _set_aside(directory: Path, told: str) -> Iterator[Finding]:
+    """What lies in quarantine, without what has been told already by whoever has put it there just now."""
     from mcp_tasks.stores.disk.quarantine import QUARANTINE, set_aside_in
 
-    found = set_aside_in(directory)
+    try:
+        found = [one for one in set_aside_in(directory) if f"{QUARANTINE}/{one.name}" not in told]
+    except TasksError as error:
+        yield Finding("wrong", "quarantine", error.message, error.hint)
+        return
     if found:
         yield Finding(
             "look",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -82,11 +83,22 @@ def bare(
     Exit codes: 0 well, 1 the command or task failed (as search that finds nothing), 2 wrong usage,
     wrong settings, or not supported, 3 not found, 4 store unavailable, or no room for another task.
     """
+    _tell_misspelt()
     if context.invoked_subcommand is None:
         if sys.stdin is None or sys.stdin.isatty():
             print(context.get_help())
         else:
             serving.serve_on_stdio({})
+
+
+def _tell_misspelt() -> None:
+    names = [name for name in os.environ if name.upper().startswith("MCP_TASKS_")]
+    if not names:
+        return  # and nothing that takes time is imported for it
+    from mcp_tasks.settings import misspelt
+
+    for name, meant in misspelt(names).items():
+        note(f"warning: {name} is no setting; did you mean {meant}?")
 
 
 def run() -> int:

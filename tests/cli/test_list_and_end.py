@@ -424,3 +424,33 @@ def test_a_long_wait_shows_on_a_terminal_that_it_goes_on(cli: CommandLine) -> No
 
     assert f"waiting for {task_id}".encode() in shown
     assert b"completed" in shown
+
+
+@pytest.mark.parametrize("store", ["json", "sqlite"])
+def test_doctor_tells_of_what_was_set_aside_once_only(cli: CommandLine, tmp_path: Path, store: str) -> None:
+    cli.env["MCP_TASKS_STORE"] = store
+    cli("sessions", "update", "work")
+    cli("journal", "add", "-s", "work", "one")
+    for database in (tmp_path / "state").glob("*.db"):
+        database.write_bytes(b"garbage" * 2_000)
+    for _ in range(2):
+        findings = cli.json("doctor")["findings"]
+        for aside in (tmp_path / "state" / "quarantine").glob("*.db"):
+            name = aside.name.rpartition("-")[2]
+            assert len([each for each in findings if name in each["found"]]) == 1, findings
+
+
+def test_doctor_says_when_the_key_of_sealed_values_is_lost(cli: CommandLine, tmp_path: Path) -> None:
+    cli.env["MCP_TASKS_KEY_FILE"] = str(tmp_path / "key")
+    cli("sessions", "update", "work", "-e", "A=1", "-e", "B=2")
+    [found] = [each for each in cli.json("doctor")["findings"] if each["what"] == "keys"]
+    assert (found["verdict"], found["found"]) == ("well", "here for 2 sealed values")
+    (tmp_path / "key").unlink()
+    [found] = [each for each in cli.json("doctor", code=1)["findings"] if each["what"] == "keys"]
+    assert found["found"].startswith("2 sealed values need the key ")
+    assert not (tmp_path / "key").exists()
+
+
+def test_a_misspelt_variable_is_warned_about_once_and_stops_nothing(cli: CommandLine) -> None:
+    told = cli("ps", MCP_TASKS_SESION="work").stderr
+    assert told.count(b"MCP_TASKS_SESION is no setting; did you mean MCP_TASKS_SESSION?") == 1
