@@ -100,6 +100,18 @@ def _missing_output(folder: Path, record: dict[str, Any], task: Task) -> Iterato
         captured, there = record.get(f"{stream}_bytes"), output.size(stream)
         if isinstance(captured, int) and there < captured:
             yield f"its {stream} was cut short: {there} of {captured} bytes are there"
+    if task.spec.on_output_limit == "keep_tail" and any(output.holes(stream) for stream in STREAMS):
+        # Nothing is left out before the head, of both streams together, is full.
+        there = sum(_size(folder / stream) for stream in STREAMS)
+        if there < (head := task.spec.max_output_bytes // 2):
+            yield f"the head of its output was cut short: {there} of {head} bytes are there"
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def exit_record(folder: Path) -> dict[str, Any] | None:

@@ -5,15 +5,16 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from mcp_tasks.errors import StoreUnavailable, TaskNotFound
-from mcp_tasks.models import Draft, Session, Task
+from mcp_tasks.models import Draft, Exited, Session, Task
 from mcp_tasks.transfer import Backup, Place, Repaired, figures, make_backup, repair, verify
 from tests.archives.rig import archives_of
+from tests.stores.records import finished, pending
 from tests.transfer.filled import (
     AT,
     EXIT,
@@ -25,6 +26,7 @@ from tests.transfer.filled import (
     contents,
     fill,
     open_at,
+    write_run,
 )
 
 
@@ -233,6 +235,19 @@ def test_output_of_what_ran_on_and_kept_tails_are_whole(json_rig: Rig) -> None:
 
     capture(json_rig, task, stdout_bytes=10**6 + 9)
     assert "stdout was cut short" in json_rig.verify()[0]
+
+
+def test_a_kept_tail_whose_head_was_cut_short_is_named(json_rig: Rig) -> None:
+    task = finished(pending("work"), Exited(0))
+    task = replace(task, spec=replace(task.spec, on_output_limit="keep_tail", max_output_bytes=100))
+    folder = write_run(json_rig.place, task, stdout=b"h" * 50, exit_json=json.dumps(EXIT).encode())
+    (folder / f"stdout.{200:020d}").write_bytes(b"the tail")
+    json_rig.place.store.create(task)
+    assert json_rig.verify() == []
+
+    os.truncate(folder / "stdout", 7)
+
+    assert "head of its output was cut short: 7 of 50 bytes" in json_rig.verify()[0]
 
 
 def test_what_lies_in_the_quarantine_is_named_as_long_as_it_is_there(json_rig: Rig) -> None:
