@@ -100,9 +100,7 @@ class RunRegistry:
             registered: Ids of its tasks. The folder of a final one may be held as well, by a supervisor
                 that is about to leave.
         """
-        return any(
-            _is_locked(path) for task_id, path in self._runs_of(session) if task_id not in registered
-        )
+        return any(_is_locked(path) for task_id, path in self._runs_of(session) if task_id not in registered)
 
     def remove_all(self, session: SessionKey, task_ids: Collection[str]) -> int:
         """Remove the run folders of a session that is gone, and tell the bytes.
