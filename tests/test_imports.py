@@ -10,7 +10,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def loaded_by(statement: str, *options: str) -> set[str]:
-    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {statement}; print(*sys.modules)"
+    # What is there from the outset is the interpreter's, or is needed to measure coverage.
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules); {statement}; "
+        "print(*set(sys.modules) - before)"
+    )
     done = subprocess.run(
         [sys.executable, *options, "-c", script], capture_output=True, text=True, timeout=30, check=True
     )

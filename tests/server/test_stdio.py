@@ -30,7 +30,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(mcp_tasks.__file__).parent.parent
 FUZZED = 10_000 if os.environ.get("MCP_TASKS_CAMPAIGN") else 500
-END_SECONDS = 5.0
+END_SECONDS = 20.0  # four times what a server may take, for a machine that is busy with other tests
 
 Mode = Literal["legacy", "auto"]
 

@@ -21,6 +21,7 @@ from mcp_tasks.stores.json.store import JsonFileStore
 from tests.stores.faulty_os import fail, faulty, sync_nothing
 from tests.stores.records import OWNER, SESSION, finished, new_id, pending, running
 from tests.stores.test_json_damage import record_of
+from tests.waiting import wait_until
 
 FOLDER = f"sessions/{OWNER}/default"
 
@@ -181,7 +182,8 @@ def test_while_others_start_tasks_no_session_is_half_and_no_running_task_is_lost
             os.close(descriptor)
             # It runs, so its session cannot go.
             assert store.load(task.key) == task
-            assert (folder / "stdout").exists()
+            # Who deletes may have taken the folder away, and brings it back when it sees the task.
+            wait_until((folder / "stdout").exists, "the output is where it was")
             assert store.load_session(SESSION).key == SESSION
             store.replace(finished(task))
         return 25

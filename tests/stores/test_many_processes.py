@@ -94,7 +94,8 @@ def test_of_four_processes_of_eight_threads_each_task_is_taken_by_one(
     adapter: str, store: Store, tmp_path: Path
 ) -> None:
     ids = []
-    for number in range(2_000 if os.environ.get("MCP_TASKS_CAMPAIGN") == "full" else 200):
+    is_full = os.environ.get("MCP_TASKS_CAMPAIGN") == "full"
+    for number in range(2_000 if is_full else 200):
         task = pending(f"session-{number % 5}", key=f"key-{number}")
         store.create(task)
         ids.append(task.key.task_id)
@@ -102,7 +103,8 @@ def test_of_four_processes_of_eight_threads_each_task_is_taken_by_one(
     answers = _all_at_once(crowd)
     assert [one.returncode for one in crowd] == [0] * 4
     assert sorted(task_id for answer in answers for task_id in answer["taken"]) == ids
-    assert sum(bool(answer["taken"]) for answer in answers) > 1
+    if is_full:  # a short run may be over before the others have their turn at the locks
+        assert sum(bool(answer["taken"]) for answer in answers) > 1
     for session in store.sessions():
         assert {(task.state_name, task.revision) for task in store.tasks(session.key)} == {("completed", 2)}
         assert store.counts(session.key) == {"completed": len(ids) // 5}
