@@ -1,7 +1,8 @@
 """One of several processes that write to the same store at once.
 
 `python -m tests.stores.hammer ADAPTER FOLDER TASK_ID THREADS ROUNDS` says `ready`, waits for a line on
-stdin, and prints what it did as JSON; so does `claim ADAPTER FOLDER THREADS`, which takes pending tasks.
+stdin, and prints what it did as JSON; so does `claim ADAPTER FOLDER THREADS`, which takes pending tasks: one,
+and when it is told to go on (`ready` again), all that are left.
 `hold ADAPTER FOLDER admission|session` holds a lock for ever.
 """
 
@@ -62,9 +63,9 @@ def claim(adapter: str, root: Path, threads: int) -> dict[str, object]:
     """Take pending tasks until there are none, and end those that were taken."""
     store = LASTING[adapter](root)
 
-    def work(thread: int) -> list[str]:
+    def take(thread: int, most: int | None = None) -> list[str]:
         taken: list[str] = []
-        while waiting := store.pending():
+        while (waiting := store.pending()) and len(taken) != most:
             with suppress(RevisionConflict):
                 seen = store.load(waiting[(thread * 7) % len(waiting)])
                 if seen.state_name != "pending":
@@ -74,8 +75,11 @@ def claim(adapter: str, root: Path, threads: int) -> dict[str, object]:
                 store.replace(finished(mine))
         return taken
 
+    # All want the same one first, so that there is a race however the processors are shared out.
+    taken = take(0, most=1)
+    wait_for_the_others()
     with ThreadPoolExecutor(threads) as pool:
-        taken = [task_id for ids in pool.map(work, range(threads)) for task_id in ids]
+        taken += [task_id for ids in pool.map(take, range(threads)) for task_id in ids]
     return {"taken": taken, "problems": store.problems()}
 
 
