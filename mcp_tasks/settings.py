@@ -112,6 +112,8 @@ class Settings(BaseSettings):
         memory_bytes: Of finished tasks with their output, in the memory store; 0 means no limit.
         memory_hours: Hours after which the memory store forgets a finished task; None means never.
         share: Token of the share through which everything is done, in the session that it opens.
+        host: Address that is listened at over HTTP.
+        port: 0 means any that is free.
         auto_save: False keeps everything in memory.
         key: What secrets at rest are sealed with; None means the key file or the keyring.
         key_file: None means a file in the platform's configuration directory.
@@ -163,6 +165,8 @@ class Settings(BaseSettings):
     memory_hours: _Days = Field(default=None, description="hours, like 12 or 0.5, or never")
     auto_save: bool = Field(default=True, description="on or off")
     tools: ToolSet = Field(default="standard", description="core, standard or full")
+    host: str = Field(default="127.0.0.1", description="an address of this machine")
+    port: int = Field(default=8377, ge=0, le=65_535, description="a port from 0 to 65535; 0 takes a free one")
     token: SecretStr | None = Field(default=None, description="a text that is hard to guess")
     share: SecretStr | None = Field(default=None, description="the token of a share")
     key: SecretStr | None = Field(

@@ -28,6 +28,10 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     transport: Annotated[Transport, typer.Option(help="How clients reach the server.")] = Transport.stdio,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="For http and sse (MCP_TASKS_HOST).")
+    ] = None,
+    port: Annotated[int | None, typer.Option(metavar="N", help="0 for a free one (MCP_TASKS_PORT).")] = None,
     store: Store = None,
     directory: Dir = None,
     session: Session = None,
@@ -87,35 +91,35 @@ def serve(
     ] = None,
 ) -> None:
     """Serve MCP."""
-    if transport is not Transport.stdio:
-        from mcp_tasks.errors import NotSupported
-
-        raise NotSupported(f"the transport {transport.value} is not available in this version", "use stdio")
-    serve_on_stdio(
-        {
-            "store": store,
-            "dir": directory,
-            "session": session,
-            "share": share,
-            "tools": tools,
-            "max_running": max_running,
-            "queue_limit": queue_limit,
-            "max_wait_ms": max_wait_ms,
-            "max_output_bytes": max_output_bytes,
-            "min_free_bytes": min_free_bytes,
-            "archive_days": archive_days,
-            "retention_days": retention_days,
-            "journal_days": journal_days,
-            "journal_limit": journal_limit,
-            "cleanup_hour": cleanup_hour,
-            "backups": backups,
-            "memory_tasks": memory_tasks,
-            "memory_bytes": memory_bytes,
-            "memory_hours": memory_hours,
-            "key_file": key_file,
-            "key_source": key_source,
-        }
-    )
+    arguments: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "store": store,
+        "dir": directory,
+        "session": session,
+        "share": share,
+        "tools": tools,
+        "max_running": max_running,
+        "queue_limit": queue_limit,
+        "max_wait_ms": max_wait_ms,
+        "max_output_bytes": max_output_bytes,
+        "min_free_bytes": min_free_bytes,
+        "archive_days": archive_days,
+        "retention_days": retention_days,
+        "journal_days": journal_days,
+        "journal_limit": journal_limit,
+        "cleanup_hour": cleanup_hour,
+        "backups": backups,
+        "memory_tasks": memory_tasks,
+        "memory_bytes": memory_bytes,
+        "memory_hours": memory_hours,
+        "key_file": key_file,
+        "key_source": key_source,
+    }
+    if transport is Transport.stdio:
+        serve_on_stdio(arguments)
+    else:
+        _serve_on_http(arguments, "/mcp" if transport is Transport.http else "/sse")
 
 
 def serve_on_stdio(arguments: dict[str, Any]) -> None:
@@ -134,3 +138,21 @@ def serve_on_stdio(arguments: dict[str, Any]) -> None:
             await serve_stdio(service, settings)
 
     anyio.run(serve_client)
+
+
+def _serve_on_http(arguments: dict[str, Any], path: str) -> None:
+    import anyio
+
+    from mcp_tasks.settings import Settings
+
+    settings = Settings(**arguments)
+
+    async def serve_clients() -> None:
+        from mcp_tasks.app import open_service
+        from mcp_tasks.http.serving import serve_http
+
+        async with open_service(settings) as service:
+            token = settings.token.get_secret_value() if settings.token else ""
+            await serve_http(service, settings, path, token)
+
+    anyio.run(serve_clients)

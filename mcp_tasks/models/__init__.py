@@ -6,6 +6,7 @@ Moments are integer milliseconds since the Unix epoch, durations are integer mil
 
 from __future__ import annotations
 
+from mcp_tasks.models.hooks import Hook, HookEvent, HookKind
 from mcp_tasks.models.journals import Connection, Draft, JournalFigures, Message, MessageRole, Version
 from mcp_tasks.models.sessions import (
     DEFAULT_SESSION,
@@ -59,6 +60,9 @@ __all__ = [
     "Draft",
     "Exited",
     "Finished",
+    "Hook",
+    "HookEvent",
+    "HookKind",
     "JournalFigures",
     "Lost",
     "Message",

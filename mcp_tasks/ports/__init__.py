@@ -17,6 +17,7 @@ from mcp_tasks.ports.executors import (
     Starting,
     Supervised,
 )
+from mcp_tasks.ports.hooks import Hooks
 from mcp_tasks.ports.journals import Journal
 from mcp_tasks.ports.presence import Presence
 from mcp_tasks.ports.secrets import Audit, Sealer
@@ -29,6 +30,7 @@ __all__ = [
     "Ended",
     "Executor",
     "Gone",
+    "Hooks",
     "Journal",
     "Launch",
     "Observation",

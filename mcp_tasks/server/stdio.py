@@ -20,9 +20,10 @@ from anyio.streams.memory import MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 
 from mcp_tasks.errors import TasksError
+from mcp_tasks.server.callers import Identity
 from mcp_tasks.server.frames import decoded, request_key
 from mcp_tasks.server.log import log_to_stderr
-from mcp_tasks.server.tools import ServerSettings, build_server
+from mcp_tasks.server.mcp_server import ServerSettings, build_server
 from mcp_tasks.server.wire import Inlet, Outlet, Wire, claimed_wire
 from mcp_tasks.service import Service
 
@@ -78,7 +79,8 @@ async def serve_stdio(
         to_server, from_client = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         group.start_soon(connection.receive, to_server)
         attendance = service.attend("stdio")
-        server = build_server(service, settings, attendance)
+        user = Identity(settings.owner, attendance=attendance)
+        server = build_server(service, settings, lambda _: user)
         await server.run(from_client, connection, server.create_initialization_options())
         connection.end("the connection is closed")
         with anyio.CancelScope(shield=True):

@@ -10,7 +10,8 @@ import pytest
 from mcp import Client
 
 from mcp_tasks.app import open_service
-from mcp_tasks.server.tools import SESSION_META_KEY, build_server
+from mcp_tasks.server.callers import SESSION_META_KEY, Identity
+from mcp_tasks.server.mcp_server import build_server
 from mcp_tasks.settings import Settings
 from tests.server.fakes import VIEW, FakeService, FakeSettings
 
@@ -21,7 +22,9 @@ SECRET = "ghp_" + "x9Y8" * 9
 
 async def test_each_call_is_noted_with_who_called_and_what_came_of_it() -> None:
     service = FakeService()
-    async with Client(build_server(service.as_service(), FakeSettings())) as session:
+    async with Client(
+        build_server(service.as_service(), FakeSettings(), lambda _: Identity("me"))
+    ) as session:
         await session.call_tool("poll_task", {"task_id": "abc", "session": "work"})
         await session.call_tool("poll_task", {"task": "abc"})
     (caller, call), (_, refused) = service.noted
@@ -35,7 +38,9 @@ async def test_each_call_is_noted_with_who_called_and_what_came_of_it() -> None:
 
 async def test_a_call_that_names_no_session_in_order_is_noted_nowhere() -> None:
     service = FakeService()
-    async with Client(build_server(service.as_service(), FakeSettings())) as session:
+    async with Client(
+        build_server(service.as_service(), FakeSettings(), lambda _: Identity("me"))
+    ) as session:
         meta = types.RequestParamsMeta(**{SESSION_META_KEY: "not a name"})  # type: ignore[typeddict-unknown-key]
         await session.call_tool("list_tasks", {}, meta=meta)
         await session.call_tool("list_tasks", {"session": "not a name"})
@@ -46,7 +51,9 @@ async def test_a_call_that_names_no_session_in_order_is_noted_nowhere() -> None:
 
 async def test_a_call_that_was_withdrawn_is_noted_as_that() -> None:
     service = FakeService(waits=True)
-    async with Client(build_server(service.as_service(), FakeSettings())) as session:
+    async with Client(
+        build_server(service.as_service(), FakeSettings(), lambda _: Identity("me"))
+    ) as session:
         async with anyio.create_task_group() as group:
             group.start_soon(session.call_tool, "poll_task", {"task_id": "abc"})
             await service.waiting.wait()
@@ -61,7 +68,7 @@ async def test_looking_again_and_again_pushes_nothing_out_of_the_journal(tmp_pat
     settings = Settings(dir=tmp_path / "state", tools="full", journal_limit=20)
     async with (
         open_service(settings) as service,
-        Client(build_server(service, settings)) as session,
+        Client(build_server(service, settings, lambda _: Identity(settings.owner))) as session,
     ):
         started = await session.call_tool(
             "run_command", {"command": "cat", "interactive": True, "wait_ms": 0}
@@ -88,7 +95,7 @@ async def test_the_journal_tells_of_calls_and_ends_and_of_no_secret(tmp_path: Pa
     settings = Settings(dir=tmp_path / "state", tools="full")
     async with (
         open_service(settings) as service,
-        Client(build_server(service, settings)) as session,
+        Client(build_server(service, settings, lambda _: Identity(settings.owner))) as session,
     ):
 
         async def call(tool: str, **arguments: Any) -> dict[str, Any]:
@@ -154,7 +161,10 @@ async def test_a_secret_is_known_however_the_arguments_of_a_call_were_written(
     tmp_path: Path, tool: str, arguments: dict[str, Any]
 ) -> None:
     settings = Settings(dir=tmp_path / "state", tools="full", min_free_bytes=0)
-    async with open_service(settings) as service, Client(build_server(service, settings)) as session:
+    async with (
+        open_service(settings) as service,
+        Client(build_server(service, settings, lambda _: Identity(settings.owner))) as session,
+    ):
         await session.call_tool("add_message", {"text": "there is a session"})
         await session.call_tool(tool, arguments)
         read = await session.call_tool("read_journal", {"role": "tool"})
@@ -181,7 +191,10 @@ async def test_the_entry_of_a_huge_call_is_small(tmp_path: Path, arguments: dict
     tool = "update_session" if "preferences" in arguments else "run_command"
     if "task_id" in arguments:
         tool = "poll_task"
-    async with open_service(settings) as service, Client(build_server(service, settings)) as session:
+    async with (
+        open_service(settings) as service,
+        Client(build_server(service, settings, lambda _: Identity(settings.owner))) as session,
+    ):
         await session.call_tool("add_message", {"text": "there is a session"})
         await session.call_tool(tool, arguments)
         read = await session.call_tool("read_journal", {"role": "tool"})

@@ -23,7 +23,7 @@ from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
 import mcp_tasks
-from mcp_tasks.server.tools import SESSION_META_KEY
+from mcp_tasks.server.callers import SESSION_META_KEY
 from mcp_tasks.server.toolsets import STANDARD
 from tests.server.test_connection import INITIALIZE, call
 from tests.waiting import wait_until

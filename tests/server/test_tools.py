@@ -12,7 +12,8 @@ from pydantic import SecretStr
 
 from mcp_tasks.errors import KeyConflict, TaskNotFound
 from mcp_tasks.requests import GetResult, PollTask, Request, RunCommand
-from mcp_tasks.server.tools import SESSION_META_KEY, SHARE_META_KEY, build_server
+from mcp_tasks.server.callers import SESSION_META_KEY, SHARE_META_KEY, Identity
+from mcp_tasks.server.mcp_server import build_server
 from mcp_tasks.service import Client as ServiceClient
 from tests.server.fakes import VIEW, FakeService, FakeSettings
 
@@ -28,7 +29,9 @@ def mode(request: pytest.FixtureRequest) -> Mode:
 
 
 def client(service: FakeService, mode: Mode, settings: FakeSettings | None = None) -> Client:
-    return Client(build_server(service.as_service(), settings or FakeSettings()), mode=mode)
+    return Client(
+        build_server(service.as_service(), settings or FakeSettings(), lambda _: Identity("me")), mode=mode
+    )
 
 
 def text_of(result: types.CallToolResult) -> str:
@@ -108,7 +111,9 @@ async def test_who_is_served_is_told_by_what_the_client_says_of_itself(mode: Mod
     info = types.Implementation(name="editor", version="1.2")
     attendance: Any = service
     connected = Client(
-        build_server(service.as_service(), FakeSettings(), attendance), mode=mode, client_info=info
+        build_server(service.as_service(), FakeSettings(), lambda _: Identity("me", attendance=attendance)),
+        mode=mode,
+        client_info=info,
     )
     async with connected as session:
         await session.call_tool("list_tasks", {})

@@ -1,0 +1,1 @@
+"""The bundled client: a server elsewhere, used as if it were here."""
