@@ -11,7 +11,7 @@ __all__ = ["Hooks"]
 
 
 class Hooks(Protocol):
-    """Keeps what is to be told, and tells it at least once, over restarts. Blocking, safe for many threads."""
+    """Keeps what is to be told, and tells it at least once, over restarts. Blocking, for many threads."""
 
     def arm(self, key: TaskKey, hooks: Sequence[Hook]) -> None:
         """Have these done for a task that is about to be registered; durable when it returns.
