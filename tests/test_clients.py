@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from mcp_tasks import clients
-from mcp_tasks.clients import CLIENTS, Client, find_client, merge_into, server_command
-from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.clients import CLIENTS, Client, find_client, merge_into, merging, server_command, snippet
+from mcp_tasks.errors import InvalidArgument, NotSupported
 
 COMMAND = ["/opt/mcp-tasks", "serve"]
 JSON_CLIENTS = [client for client in CLIENTS if client.format == "json"]
@@ -107,7 +106,7 @@ def test_the_snippet_is_what_the_file_of_a_new_user_would_hold(client: Client) -
 
     merged = merge_into(client.file(), client, entry)
 
-    assert merged.path.read_text() == client.snippet(entry)
+    assert merged.path.read_text() == snippet(client, entry)
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
@@ -277,14 +276,14 @@ def test_a_file_that_another_program_changed_meanwhile_is_left_alone(monkeypatch
     client = find_client("cursor")
     client.file().parent.mkdir()
     client.file().write_text("{}")
-    back_up = clients._back_up
+    back_up = merging._back_up
 
     def back_up_slowly(path: Path) -> Path:
         backup = back_up(path)
         path.write_text('{"new": 1}')
         return backup
 
-    monkeypatch.setattr(clients, "_back_up", back_up_slowly)
+    monkeypatch.setattr(merging, "_back_up", back_up_slowly)
 
     with pytest.raises(InvalidArgument, match="meanwhile"):
         merge_into(client.file(), client, client.entry(COMMAND, {}))
@@ -356,3 +355,50 @@ def test_an_entry_says_where_state_and_key_are_from_any_folder(home: Path) -> No
         "MCP_TASKS_KEY_FILE": str(home / "key"),
         "MCP_TASKS_MAX_WAIT_MS": "50000",
     }
+
+
+URL = "http://127.0.0.1:8377/mcp"
+REMOTE_CLIENTS = [client for client in CLIENTS if client.remote is not None]
+
+
+@pytest.mark.parametrize("client", REMOTE_CLIENTS, ids=lambda client: client.name)
+def test_an_entry_of_a_server_elsewhere_names_where_the_token_is_and_never_the_token(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MCP_TASKS_TOKEN", "hunter2hunter2hunter2")
+
+    merged = merge_into(client.file(), client, client.remote_entry(URL))
+
+    text = merged.path.read_text()
+    assert URL in text
+    assert "hunter2" not in text
+    assert "MCP_TASKS_TOKEN" in text or "mcp-tasks-token" in text
+
+
+@pytest.mark.parametrize("client", REMOTE_CLIENTS, ids=lambda client: client.name)
+def test_an_entry_may_change_from_a_started_server_to_one_elsewhere_and_back(client: Client) -> None:
+    started, elsewhere = client.entry(COMMAND, {}), client.remote_entry(URL)
+    found = []
+    for entry in (started, elsewhere, started):
+        merged = merge_into(client.file(), client, entry)
+        found.append(read(client, merged.path)[client.section]["mcp-tasks"])
+
+    assert found == [started, elsewhere, started]
+
+
+def test_vs_code_asks_for_the_token_once() -> None:
+    client = find_client("vscode")
+    client.file().parent.mkdir(parents=True)
+    client.file().write_text('{"inputs": [{"id": "other", "type": "promptString"}]}')
+
+    for _ in range(2):
+        merge_into(client.file(), client, client.remote_entry(URL))
+
+    assert [each["id"] for each in read(client, client.file())["inputs"]] == ["other", "mcp-tasks-token"]
+
+
+def test_claude_desktop_is_told_to_start_a_server_of_its_own() -> None:
+    with pytest.raises(NotSupported, match="itself") as refused:
+        find_client("claude-desktop").remote_entry(URL)
+
+    assert "config claude-desktop" in refused.value.hint

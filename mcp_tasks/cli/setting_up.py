@@ -48,20 +48,25 @@ def config(
         ),
     ],
     write: Annotated[bool, typer.Option("--write", help="Merge it into the client's file.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Of a server that listens, like http://127.0.0.1:8377/mcp."),
+    ] = None,
 ) -> None:
     """Show what a client's own file needs, or put it there.
 
-    What else is in the file stays, and a copy of it as it was is left beside it.
+    What else is in the file stays, and a copy of it as it was is left beside it. With --url the client
+    goes to a server that listens there, and takes the token from MCP_TASKS_TOKEN, or asks for it.
     """
-    from mcp_tasks.clients import find_client, merge_into, server_command
+    from mcp_tasks.clients import find_client, merge_into, server_command, snippet
     from mcp_tasks.errors import InvalidArgument, StoreUnavailable
 
     known = find_client(client)
-    entry = known.entry(server_command(), os.environ)
+    entry = known.entry(server_command(), os.environ) if url is None else known.remote_entry(_checked(url))
     path = known.file()
     if not write:
         note(f"{known.title} reads this from {path} (--write puts it there):")
-        print(known.snippet(entry), end="")
+        print(snippet(known, entry), end="")
         if command := known.by_command(entry):
             note("\nor, for all your projects:")
             note(command)
@@ -70,7 +75,7 @@ def config(
         merged = merge_into(path, known, entry)
     except InvalidArgument:
         note("this is what it needs:")
-        print(known.snippet(entry), end="")
+        print(snippet(known, entry), end="")
         raise
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -80,6 +85,22 @@ def config(
         return
     note(f"written to {merged.path}" + (f"; as it was: {merged.backup}" if merged.backup else ""))
     note(f"start {known.title} again, so that it reads it")
+
+
+def _checked(url: str) -> str:
+    """A URL as an entry takes it. Raises InvalidArgument."""
+    from urllib.parse import urlsplit
+
+    from mcp_tasks.errors import InvalidArgument
+
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidArgument("--url is no URL of a server", "give one like http://127.0.0.1:8377/mcp")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidArgument(
+            "--url has a name or a password in it", "leave it out; the token is sent beside"
+        )
+    return url
 
 
 def demo() -> None:

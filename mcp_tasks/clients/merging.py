@@ -1,4 +1,4 @@
-"""How each MCP client is told of this server: its file, its shape, and how long it waits for a call.
+"""Putting this server into a client's own file.
 
 The files belong to the user and to other programs. What is merged into one keeps everything else in
 it, leaves a backup beside it, and replaces it in one step; a file that cannot be read as a whole is
@@ -10,166 +10,21 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shlex
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import platformdirs
-
+from mcp_tasks.clients.known import SERVER, Client
 from mcp_tasks.errors import InvalidArgument
 
-__all__ = ["CLIENTS", "Client", "Merged", "find_client", "merge_into", "server_command"]
+__all__ = ["Merged", "merge_into", "snippet"]
 
-SERVER = "mcp-tasks"
-_LIMITED_MS = 50_000
-"""Longest wait under a client that gives up after 60 s, whatever it is told."""
-_PATIENT_MS = 240_000
-"""Longest wait under a client that waits for longer, or can be told to."""
-_CALL_MS = 300_000
-"""Time for one call, where the client's file has a field for it: the longest wait and some air."""
-
-_CARRIED = ("MCP_TASKS_DIR", "MCP_TASKS_STORE", "MCP_TASKS_KEY_FILE", "MCP_TASKS_KEY_SOURCE")
-_PATHS = ("MCP_TASKS_DIR", "MCP_TASKS_KEY_FILE")
 _BOM = "\ufeff"
-
-
-def server_command() -> list[str]:
-    """The command that starts this installation's server, from any folder and without a PATH."""
-    script = Path(sys.executable).parent / ("mcp-tasks.exe" if os.name == "nt" else "mcp-tasks")
-    if script.is_file():
-        return [str(script), "serve"]
-    return [sys.executable, "-m", "mcp_tasks", "serve"]
-
-
-def _plain(command: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    return {"command": command[0], "args": list(command[1:]), "env": dict(env)}
-
-
-def _typed(command: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    return {"type": "stdio", **_plain(command, env)}
-
-
-def _claude_code(command: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    return {**_typed(command, env), "timeout": _CALL_MS}
-
-
-def _gemini(command: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    return {**_plain(command, env), "timeout": _CALL_MS}
-
-
-def _codex(command: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    fields = _plain(command, {})
-    del fields["env"]
-    return {**fields, "startup_timeout_sec": 30, "tool_timeout_sec": _CALL_MS // 1000, "env": dict(env)}
-
-
-def _opencode(command: Sequence[str], env: Mapping[str, str]) -> dict[str, Any]:
-    # The shape of version 1, which version 2 reads as well.
-    return {
-        "type": "local",
-        "command": list(command),
-        "environment": dict(env),
-        "enabled": True,
-        "timeout": _CALL_MS,
-    }
-
-
-def _config(folder: str, *rest: str) -> Path:
-    return platformdirs.user_config_path(folder, appauthor=False, roaming=True).joinpath(*rest)
-
-
-def _codex_file() -> Path:
-    return Path(os.environ.get("CODEX_HOME") or Path.home() / ".codex") / "config.toml"
-
-
-def _opencode_file() -> Path:
-    folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "opencode"
-    commented = folder / "opencode.jsonc"
-    return commented if commented.is_file() else folder / "opencode.json"
-
-
-@dataclass(frozen=True)
-class Client:
-    """A program that uses MCP servers.
-
-    Attributes:
-        name: As given to `config`.
-        title: As people know it.
-        file: The file that is written, computed when it is asked for.
-        section: Key of the table of servers in that file.
-        shape: Makes the entry of this server from command and environment.
-        max_wait_ms: Longest wait of one call that the client bears.
-        format: Of the file.
-    """
-
-    name: str
-    title: str
-    file: Callable[[], Path]
-    section: str
-    shape: Callable[[Sequence[str], Mapping[str, str]], dict[str, Any]]
-    max_wait_ms: int
-    format: Literal["json", "toml"] = "json"
-
-    def entry(self, command: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
-        """The entry of this server.
-
-        Args:
-            command: Absolute path and arguments.
-            environ: The present environment. A client that is not started from a shell does not
-                have it, so what says where the state and its key are kept goes into the entry.
-        """
-        env = {name: environ[name] for name in _CARRIED if environ.get(name)}
-        for name in _PATHS:
-            if name in env:  # the client starts the server in whatever folder
-                env[name] = os.path.abspath(os.path.expanduser(env[name]))
-        return self.shape(command, {**env, "MCP_TASKS_MAX_WAIT_MS": str(self.max_wait_ms)})
-
-    def snippet(self, entry: Mapping[str, Any]) -> str:
-        """What stands in the client's file when nothing else does."""
-        return _rendered(self, _merged(self, {} if self.format == "json" else _toml(""), entry), indent=2)
-
-    def by_command(self, entry: Mapping[str, Any]) -> str | None:
-        """The client's own command that adds the server, where it has one that takes all of this."""
-        if self.name != "claude-code":
-            return None
-        return f"claude mcp add-json --scope user {SERVER} {shlex.quote(json.dumps(entry))}"
-
-
-CLIENTS: tuple[Client, ...] = (
-    Client(
-        "claude-desktop",
-        "Claude Desktop",
-        lambda: _config("Claude", "claude_desktop_config.json"),
-        "mcpServers",
-        _plain,
-        _LIMITED_MS,
-    ),
-    Client(
-        "claude-code",
-        "Claude Code",
-        lambda: Path.cwd() / ".mcp.json",
-        "mcpServers",
-        _claude_code,
-        _PATIENT_MS,
-    ),
-    Client("cursor", "Cursor", lambda: Path.home() / ".cursor/mcp.json", "mcpServers", _typed, _LIMITED_MS),
-    Client("vscode", "VS Code", lambda: _config("Code", "User", "mcp.json"), "servers", _typed, _LIMITED_MS),
-    Client("codex", "Codex", _codex_file, "mcp_servers", _codex, _PATIENT_MS, "toml"),
-    Client(
-        "gemini",
-        "Gemini CLI",
-        lambda: Path.home() / ".gemini/settings.json",
-        "mcpServers",
-        _gemini,
-        _PATIENT_MS,
-    ),
-    Client("opencode", "opencode", _opencode_file, "mcp", _opencode, _LIMITED_MS),
-)
+_STARTED = frozenset({"command", "args", "env", "environment", "startup_timeout_sec", "tool_timeout_sec"})
+_REMOTE = frozenset({"url", "httpUrl", "headers", "bearer_token_env_var", "oauth"})
 
 
 @dataclass(frozen=True)
@@ -186,14 +41,9 @@ class Merged:
     changed: bool
 
 
-def find_client(name: str) -> Client:
-    """The client of a name. Raises InvalidArgument, which names the known ones."""
-    for client in CLIENTS:
-        if client.name == name:
-            return client
-    raise InvalidArgument(
-        f"unknown client {name!r}", f"known are {', '.join(client.name for client in CLIENTS)}"
-    )
+def snippet(client: Client, entry: Mapping[str, Any]) -> str:
+    """What stands in the client's file when nothing else does."""
+    return _rendered(client, _merged(client, {} if client.format == "json" else _toml(""), entry), indent=2)
 
 
 def merge_into(path: Path, client: Client, entry: Mapping[str, Any]) -> Merged:
@@ -273,23 +123,41 @@ def _merged(client: Client, document: Any, entry: Mapping[str, Any]) -> Any:
     A TOML document is changed in place, so that it keeps its comments.
     """
     entry = _kept(document, client.section, entry)
+    document = document if client.format == "toml" else copy.deepcopy(document)
+    _forget_other_kind(document, client.section, entry)
     if client.format == "toml":
         import tomlkit
 
         document.setdefault(client.section, tomlkit.table(is_super_table=True))
         _put(document, {client.section: {SERVER: entry}}, tomlkit.table)
         return document
-    document = copy.deepcopy(document)
     servers = document.get(client.section)
     nested = servers.get("servers") if isinstance(servers, dict) else None
     if client.name == "opencode" and isinstance(nested, dict) and "type" not in nested:
         # A file of version 2, which keeps the servers one level further down.
         native = {key: value for key, value in entry.items() if key != "enabled"}
-        native["timeout"] = {"request": entry["timeout"]}
+        if "timeout" in entry:
+            native["timeout"] = {"request": entry["timeout"]}
         _put(document, {client.section: {"servers": {SERVER: native}}}, dict)
     else:
         _put(document, {client.section: {SERVER: entry}}, dict)
+    if client.inputs and "url" in entry:
+        there = document.setdefault("inputs", [])
+        known = {each.get("id") for each in there if isinstance(each, Mapping)}
+        there.extend(dict(each) for each in client.inputs if each["id"] not in known)
     return document
+
+
+def _forget_other_kind(document: Any, section: str, entry: Mapping[str, Any]) -> None:
+    """Take out of the entry that is there what a server that is started has, or one that is elsewhere."""
+    servers = document.get(section)
+    there = servers.get(SERVER) if isinstance(servers, dict) else None
+    if not isinstance(there, dict):
+        return
+    other = _STARTED if _REMOTE & entry.keys() else _REMOTE
+    if other & there.keys():
+        for key in [key for key in there if key in other or key in ("type", "timeout")]:
+            del there[key]
 
 
 def _kept(document: Any, section: str, entry: Mapping[str, Any]) -> dict[str, Any]:
