@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -84,6 +85,12 @@ def _never(value: object) -> object:
     return None if isinstance(value, str) and value.strip().lower() == "never" else value
 
 
+def _split(value: object) -> object:
+    """Read words with commas between, as the environment and one argument have them."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+_Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 _Days = Annotated[Annotated[float, Field(ge=0, le=36_500)] | None, BeforeValidator(_never)]
 _Size = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=2**62)]
 
@@ -114,6 +121,16 @@ class Settings(BaseSettings):
         share: Token of the share through which everything is done, in the session that it opens.
         host: Address that is listened at over HTTP.
         port: 0 means any that is free.
+        token: Wins over the token of the state directory.
+        no_token: Whoever reaches the server comes in as its user; on loopback and a socket file only.
+        allowed_hosts: Names under which the server is reached, with or without a port.
+        allowed_origins: Of web pages that may talk to the server.
+        requests_per_second: Of one principal, over a few seconds; 0 means no limit.
+        max_request_bytes: Of the body of one request over HTTP.
+        oauth_issuer: Its access tokens are taken as well; None means the built-in token alone.
+        oauth_audience: What such a token must be meant for.
+        oauth_scopes: What such a token must have besides one of ours.
+        oauth_jwks_url: Where the issuer's keys are; None asks the issuer.
         auto_save: False keeps everything in memory.
         key: What secrets at rest are sealed with; None means the key file or the keyring.
         key_file: None means a file in the platform's configuration directory.
@@ -168,6 +185,21 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="an address of this machine")
     port: int = Field(default=8377, ge=0, le=65_535, description="a port from 0 to 65535; 0 takes a free one")
     token: SecretStr | None = Field(default=None, description="a text that is hard to guess")
+    no_token: bool = Field(default=False, description="on or off")
+    allowed_hosts: _Words = Field(default=(), description="host names, with commas between")
+    allowed_origins: _Words = Field(
+        default=(), description="origins such as https://app.example.com, with commas between"
+    )
+    requests_per_second: int = Field(
+        default=1_000, ge=0, le=1_000_000, description="an integer from 0 to 1000000; 0 for no limit"
+    )
+    max_request_bytes: Annotated[int, BeforeValidator(_bytes), Field(ge=1_024, le=2**30)] = Field(
+        default=16 * 2**20, description="a number of bytes, or one with a unit, from 1KiB to 1GiB"
+    )
+    oauth_issuer: str | None = Field(default=None, description="the URL of an issuer of access tokens")
+    oauth_audience: str | None = Field(default=None, description="the audience of access tokens")
+    oauth_scopes: _Words = Field(default=(), description="scopes, with commas between")
+    oauth_jwks_url: str | None = Field(default=None, description="the URL of the issuer's keys")
     share: SecretStr | None = Field(default=None, description="the token of a share")
     key: SecretStr | None = Field(
         default=None, description="32 bytes in base64 (several with commas between), or a passphrase"

@@ -89,6 +89,42 @@ def serve(
     key_source: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="file or keyring (MCP_TASKS_KEY_SOURCE).")
     ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Let everybody in; on loopback and --uds only.")
+    ] = False,
+    allowed_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-host",
+            "--allowed-hosts",
+            metavar="NAME",
+            help="A name the server is reached by; repeat.",
+        ),
+    ] = None,
+    allowed_origins: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allowed-origin", "--allowed-origins", metavar="URL", help="Whose pages may call it; repeat."
+        ),
+    ] = None,
+    requests_per_second: Annotated[
+        int | None, typer.Option(metavar="N", help="Of one client over HTTP; 0 for no limit.")
+    ] = None,
+    max_request_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Of one request over HTTP, like 16MiB.")
+    ] = None,
+    oauth_issuer: Annotated[
+        str | None, typer.Option(metavar="URL", help="Take its access tokens (MCP_TASKS_OAUTH_ISSUER).")
+    ] = None,
+    oauth_audience: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Whom they are meant for: the URL of this server.")
+    ] = None,
+    oauth_scopes: Annotated[
+        str | None, typer.Option(metavar="LIST", help="What they need besides mcp-tasks:read or :write.")
+    ] = None,
+    oauth_jwks_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The issuer's keys, where it does not say itself.")
+    ] = None,
 ) -> None:
     """Serve MCP."""
     arguments: dict[str, Any] = {
@@ -115,6 +151,15 @@ def serve(
         "memory_hours": memory_hours,
         "key_file": key_file,
         "key_source": key_source,
+        "no_token": no_token or None,
+        "allowed_hosts": ",".join(allowed_hosts) if allowed_hosts else None,
+        "allowed_origins": ",".join(allowed_origins) if allowed_origins else None,
+        "requests_per_second": requests_per_second,
+        "max_request_bytes": max_request_bytes,
+        "oauth_issuer": oauth_issuer,
+        "oauth_audience": oauth_audience,
+        "oauth_scopes": oauth_scopes,
+        "oauth_jwks_url": oauth_jwks_url,
     }
     if transport is Transport.stdio:
         serve_on_stdio(arguments)
