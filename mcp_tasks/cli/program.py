@@ -21,6 +21,7 @@ from mcp_tasks.cli import (
     setting_up,
     starting,
     stores,
+    tokens,
     waiting,
 )
 from mcp_tasks.cli.printing import note
@@ -57,7 +58,7 @@ app = typer.Typer(
 )
 for group in (
     *(serving, starting, looking, reading, waiting, ending),
-    *(plans, sessions, journal, context, stores, setting_up),
+    *(plans, sessions, journal, context, stores, tokens, setting_up),
 ):
     group.register(app)
 archives.register(sessions.group)

@@ -23,6 +23,7 @@ def _token() -> re.Pattern[str]:
     return re.compile(
         r"""(?<![\w-])(?:
           mcptasks_share_[\w-]++(?:\.[\w-]*+)?                  # our own, see service.access
+        | mcptasks_http_[\w-]{16,}+                              # as above, see http.token
         | gh[opsur]_\w{20,}+ | github_pat_\w{20,}+               # GitHub
         | gl(?:pat|ptt|dt|rt|cbt|soat|agent|oas|ft|imt|ffct)-[\w.-]{16,}+   # GitLab
         | sk-(?:ant|proj|svcacct|admin|or)-[\w-]{10,}+           # Anthropic, OpenAI, OpenRouter

@@ -46,6 +46,7 @@ _OURS = frozenset(
         "cleanup",
         "context",
         "transfer",
+        "http_token",
     )
 )
 

@@ -1,0 +1,41 @@
+"""`token`: what lets a client of an HTTP server in."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from mcp_tasks.cli.options import Dir, Store
+from mcp_tasks.cli.printing import note
+
+__all__ = ["register", "token"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(token)
+
+
+def token(
+    new: Annotated[
+        bool, typer.Option("--new", help="Make another one; the old one opens nothing then.")
+    ] = False,
+    directory: Dir = None,
+    store: Store = None,
+) -> None:
+    """Show the token of HTTP servers on this state directory, once; afterwards only a digest is kept."""
+    from mcp_tasks.app import open_store
+    from mcp_tasks.cli.calling import settings_for
+    from mcp_tasks.cli.places import refuse_share
+    from mcp_tasks.http.token import TokenFile
+
+    settings = refuse_share(settings_for((directory, store, None)))
+    if settings.store != "memory":
+        open_store(settings).close()  # so that the directory is one of ours, and safe
+    file = TokenFile(settings.dir)
+    print(file.replace() if new else file.show())
+    note("keep it: it is not shown again (--new makes another one)")
+    if os.environ.get("MCP_TASKS_TOKEN"):
+        note("a server that is started with MCP_TASKS_TOKEN, as it is set here, takes that one instead")
