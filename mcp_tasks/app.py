@@ -141,6 +141,7 @@ async def open_service(
                 group.start_soon(_try_to, remove_stale_folders)
                 group.start_soon(run_errands, _errands(settings, desk, None if is_steward else archives))
                 group.start_soon(service.projects.attend)
+                group.start_soon(service.watching.attend)
                 yield service
             except Exception as error:  # noqa: BLE001 - raised again below, as it was and not in a group
                 failure = error

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import anyio
 import anyio.to_thread
 
-from mcp_tasks.models import Running, TaskKey
+from mcp_tasks.models import Running, StateName, TaskKey
 from mcp_tasks.output import Cursor, RunOutput
 from mcp_tasks.output.search import Match, Pattern, PatternWatch
 from mcp_tasks.ports import Executor, Starting, Store
@@ -27,6 +27,7 @@ Progress: TypeAlias = Callable[[int, int, str], Awaitable[None]]
 _LOOK_AGAIN_S = 0.02
 _LOOK_SOON_S = 0.003
 _LOOK_SELDOM_S = 0.1
+_LOOK_RARELY_S = 0.5
 _SOON_S = 0.1
 _LOOK_COST_S = 0.001
 _SEARCH_S = 5.0
@@ -42,12 +43,19 @@ class Condition:
         pattern: Looked for from `since` on, in each run anew.
         since: Output after this position counts as new; None means from now on, for a pattern from the
             first byte of the run.
+        known: State and number of the run that are known already: of `state`, which ends with any other.
     """
 
-    until: Literal["exit", "output", "idle", "pattern"] = "exit"
+    until: Literal["exit", "output", "idle", "pattern", "state"] = "exit"
     idle_ms: int = 0
     pattern: Pattern | None = None
     since: Cursor | None = None
+    known: tuple[StateName, int] | None = None
+
+    @property
+    def is_of_output(self) -> bool:
+        """Whether it looks at the output, of which nothing tells that it has grown."""
+        return self.until not in ("exit", "state")
 
 
 @dataclass(slots=True)
@@ -157,11 +165,13 @@ class Waiting:
 
     def _result(
         self, sight: Sight, condition: Condition, look: _Look
-    ) -> Literal["exited", "matched", "idle", "output"] | None:
+    ) -> Literal["exited", "matched", "idle", "output", "changed"] | None:
         if look.match is not None:
             return "matched"
         if sight.task.is_final:
             return None if look.lags else "exited"
+        if condition.until == "state" and (sight.task.state_name, sight.task.run) != condition.known:
+            return "changed"
         if condition.until in ("output", "idle"):
             sizes = self._sizes(sight)
             if sizes != look.sizes:
@@ -183,7 +193,7 @@ class Waiting:
         if look.behind:
             return True
         wire = self._executor.watch(self._folder(sight)) if isinstance(sight.task.state, Running) else None
-        looks = condition.until != "exit" or wire is None
+        looks = condition.is_of_output or wire is None
         self._looking += looks
         try:
             return await self._sleep(sight, condition, look, until, wire)
@@ -194,10 +204,11 @@ class Waiting:
         self, sight: Sight, condition: Condition, look: _Look, until: float, wire: int | None
     ) -> bool:
         seconds = max(0.0, until - time.monotonic())
-        if condition.until != "exit" or wire is None:
+        if condition.is_of_output or wire is None:
             # What is asked for tends to come at once, or not for a long time.
             quiet = time.monotonic() - look.changed_at
-            often = _LOOK_SOON_S if quiet < _SOON_S else min(max(_LOOK_AGAIN_S, quiet / 50), _LOOK_SELDOM_S)
+            seldom = _LOOK_RARELY_S if condition.until == "state" else _LOOK_SELDOM_S
+            often = _LOOK_SOON_S if quiet < _SOON_S else min(max(_LOOK_AGAIN_S, quiet / 50), seldom)
             seconds = min(seconds, max(often, self._looking * _LOOK_COST_S))
         if condition.until == "idle" and sight.seen is not None:
             seconds = min(seconds, self._until_idle(condition, look) + 0.0005)

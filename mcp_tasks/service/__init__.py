@@ -6,7 +6,7 @@ cancels a task.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from typing import TypeVar
 
 from mcp_tasks.errors import InvalidArgument, TaskNotFound
@@ -50,8 +50,9 @@ from mcp_tasks.service.tasks.ending import Ending
 from mcp_tasks.service.tasks.reading import Reading
 from mcp_tasks.service.tasks.several import Several
 from mcp_tasks.service.tasks.starting import Starting
+from mcp_tasks.service.watching import Piece, Tally, Watching
 
-__all__ = ["Attendance", "Caller", "Client", "Desk", "Service", "ToolCall", "View"]
+__all__ = ["Attendance", "Caller", "Client", "Desk", "Piece", "Service", "Tally", "ToolCall", "View"]
 
 R = TypeVar("R", bound=Request)
 
@@ -75,6 +76,7 @@ class Service:
         self._journaling = Journaling(desk)
         self._exporting = Exporting(desk)
         self._session_ends = SessionEnds(desk, self._ending, self._sessions)
+        self._watching = Watching(desk)
 
     async def run_command(self, caller: Caller, request: RunCommand) -> View:
         """Start a command as a durable task and answer with its view."""
@@ -238,6 +240,25 @@ class Service:
     def attend(self, transport: str) -> Attendance:
         """A client has come; what it is served in is written down as its connections."""
         return self._desk.connections.attend(transport)
+
+    @property
+    def watching(self) -> Watching:
+        """What looks out for those who watch; the composition root has it attend."""
+        return self._watching
+
+    def watch(self, caller: Caller, task_ids: Collection[str]) -> AsyncGenerator[View, None]:
+        """The view of each task now, and again when its state changes; see `Watching.watch`."""
+        return self._watching.watch(caller, task_ids)
+
+    def follow(
+        self, caller: Caller, task_id: str, stdout: int = 0, stderr: int = 0, run: int | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        """The output of a task from these positions on, until its end; see `Watching.follow`."""
+        return self._watching.follow(caller, task_id, stdout, stderr, run)
+
+    def changes(self, caller: Caller) -> AsyncGenerator[Tally, None]:
+        """What the tasks of the session are, each time that they are others; see `Watching.changes`."""
+        return self._watching.changes(caller)
 
     def resolve_prefix(self, caller: Caller, prefix: str) -> str:
         """The one task whose id begins with `prefix`. Raises TaskNotFound, InvalidArgument."""

@@ -1,0 +1,341 @@
+"""Being told of what happens to tasks, for as long as somebody listens, whichever server runs them.
+
+Everybody who watches the same task, or the same session, shares one look-out: five hundred clients that
+watch one command cost one descriptor and one wake-up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+
+import anyio
+import anyio.abc
+
+from mcp_tasks.errors import TaskNotFound, TasksError
+from mcp_tasks.models import SessionKey, StateName, Task, TaskKey
+from mcp_tasks.output import STREAMS, Cursor, Stream
+from mcp_tasks.reconcile import Sight
+from mcp_tasks.service.desk import Caller, Desk, View
+from mcp_tasks.waiting import Condition
+
+__all__ = ["Piece", "Tally", "Watching"]
+
+_WAIT_MS: Final = 3_600_000
+"""One wait; who watches for longer waits again."""
+
+_SHARE_MS: Final = 5_000
+"""How long output may be waited for before it is asked again whether the caller may still see it."""
+
+_PIECE_BYTES: Final = 65_536
+_TROUBLE_S: Final = 1.0
+_LIST_S: Final = 0.5
+_LIST_SHARE: Final = 20
+"""Looking at a list takes at most one part in so many of the time, however long the list is."""
+
+log = logging.getLogger(__name__)
+
+_Mark: TypeAlias = tuple[StateName, int]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Piece(NamedTuple):
+    """Some output of a task.
+
+    Attributes:
+        offset: Of the first byte, in the stream of that run. Where it is not the byte after the last piece,
+            those in between are gone (`on_output_limit: keep_tail`).
+        run: Number of the run that wrote it; with the next run the positions begin at 0 again.
+    """
+
+    stream: Stream
+    offset: int
+    data: bytes
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What the tasks of a session are, in so few words that two lists can be told apart.
+
+    Attributes:
+        newest: Id of the task that was registered last.
+        counts: How many there are in each state, as recorded.
+    """
+
+    newest: str | None
+    counts: Mapping[StateName, int]
+
+    @property
+    def members(self) -> tuple[str | None, int]:
+        """Changes when a task comes or goes, and not with what they do."""
+        return self.newest, sum(self.counts.values())
+
+
+@dataclass(slots=True, eq=False)
+class _Bell(Generic[K, V]):
+    """Rung for one listener; remembers what was seen last of each thing that it was rung for."""
+
+    rung: dict[K, V] = field(default_factory=dict)
+    _event: anyio.Event = field(default_factory=anyio.Event)
+
+    def ring(self, key: K, seen: V) -> None:
+        self.rung[key] = seen
+        self._event.set()
+
+    async def wait(self) -> dict[K, V]:
+        """What it was rung for since the last time; waits for the first."""
+        await self._event.wait()
+        rung, self.rung = self.rung, {}
+        self._event = anyio.Event()
+        return rung
+
+
+@dataclass(slots=True, eq=False)
+class _LookOut(Generic[K, V]):
+    """Looks at one thing for all who listen. They go by what it has seen, so that nobody is ahead of it."""
+
+    key: K
+    bells: set[_Bell[K, V]] = field(default_factory=set)
+    seen: list[V] = field(default_factory=list)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+
+    def join(self, bell: _Bell[K, V]) -> None:
+        self.bells.add(bell)
+        for seen in self.seen:
+            bell.ring(self.key, seen)
+
+    def tell(self, seen: V) -> None:
+        self.seen = [seen]
+        for bell in self.bells:
+            bell.ring(self.key, seen)
+
+
+class _LookOuts(Generic[K, V]):
+    """At most one look-out for each thing, for as long as anybody listens.
+
+    Args:
+        look: Tells what it sees, until there is no more to be seen.
+    """
+
+    def __init__(self, look: Callable[[_LookOut[K, V]], Awaitable[None]]) -> None:
+        self._look = look
+        self._posted: dict[K, _LookOut[K, V]] = {}
+
+    def __len__(self) -> int:
+        return len(self._posted)
+
+    def join(self, group: anyio.abc.TaskGroup, key: K, bell: _Bell[K, V]) -> None:
+        """Have the bell rung for what is seen of `key`, now and each time that it changes."""
+        look_out = self._posted.get(key)
+        if look_out is None:
+            look_out = self._posted[key] = _LookOut(key)
+            group.start_soon(self._stand, look_out)
+        look_out.join(bell)
+
+    def leave(self, key: K, bell: _Bell[K, V]) -> None:
+        """Ring it no more."""
+        look_out = self._posted.get(key)
+        if look_out is not None:
+            look_out.bells.discard(bell)
+            if not look_out.bells:
+                del self._posted[key]
+                look_out.scope.cancel()
+
+    async def _stand(self, look_out: _LookOut[K, V]) -> None:
+        with look_out.scope:
+            try:
+                await self._look(look_out)
+            finally:
+                # Who joins from now on has another one posted.
+                if self._posted.get(look_out.key) is look_out:
+                    del self._posted[look_out.key]
+
+
+class Watching:
+    """Tells of changes. Reads, writes nothing; see `Service.watch`, `follow` and `changes`."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._group: anyio.abc.TaskGroup | None = None
+        self._attended = anyio.Event()
+        self._tasks = _LookOuts(self._look_at_task)
+        self._lists = _LookOuts(self._look_at_list)
+
+    def looking(self) -> int:
+        """How many tasks and sessions are looked at for those who listen."""
+        return len(self._tasks) + len(self._lists)
+
+    async def attend(self) -> None:
+        """Look out for those who listen, until cancelled."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            self._attended.set()
+            await anyio.sleep_forever()
+
+    async def watch(self, caller: Caller, task_ids: Collection[str]) -> AsyncGenerator[View, None]:
+        """The view of each task, without output, now and at each change of its state, until all are final.
+
+        Also the beginning of another run is a change. Of what follows fast upon each other only the last
+        is told. A task that is cleared meanwhile is told of no more. Close it where it is not read to the
+        end (`contextlib.aclosing`).
+
+        Raises:
+            TaskNotFound: There is no such task for the caller.
+            TasksError: The caller may not see them, any more; the store cannot be read.
+        """
+        desk = self._desk
+        admitted = await desk.access.admit(caller, "read")
+        keys = [desk.find(admitted, task_id) for task_id in dict.fromkeys(task_ids)]
+        group = await self._posts()
+        bell: _Bell[TaskKey, Sight | None] = _Bell()
+        told = dict[TaskKey, _Mark | None].fromkeys(keys)
+        try:
+            for key in keys:
+                self._served(caller, key.session_key)
+                self._tasks.join(group, key, bell)
+            while told:
+                for key, sight in (await bell.wait()).items():
+                    if sight is None:
+                        told.pop(key, None)
+                    elif key in told and told[key] != _mark(sight.task):
+                        told[key] = _mark(sight.task)
+                        await desk.access.admit(caller, "read")
+                        yield self._view(sight, caller)
+                        if sight.task.is_final:
+                            del told[key]
+        finally:
+            for key in keys:
+                self._tasks.leave(key, bell)
+
+    async def follow(
+        self, caller: Caller, task_id: str, stdout: int = 0, stderr: int = 0, run: int | None = None
+    ) -> AsyncGenerator[Piece, None]:
+        """The output of a task, as it comes, until the task is final and everything has been told.
+
+        Args:
+            caller: Who reads.
+            task_id: The task.
+            stdout: Position of the first byte that is wanted of this stream.
+            stderr: The same of the other.
+            run: The run that the positions are of; None for the newest that has begun. What later runs
+                write follows.
+
+        Raises:
+            TaskNotFound: There is no such task for the caller, or it was cleared meanwhile.
+            TasksError: The caller may not see it, any more; the store cannot be read.
+        """
+        desk = self._desk
+        key = desk.find(await desk.access.admit(caller, "read"), task_id)
+        self._served(caller, key.session_key)
+        task = (await desk.blocking(desk.reconciler.look, key)).task
+        at = Cursor(min(max(run or task.begun, 1), task.begun), stdout, stderr)
+        while True:
+            # The state is read first: what a final task has written is there when it is read now.
+            task = (await desk.blocking(desk.reconciler.look, key)).task
+            while pieces := await desk.blocking(self._pieces, task, at):
+                await desk.access.admit(caller, "read")
+                for piece in pieces:
+                    end = piece.offset + len(piece.data)
+                    at = (
+                        Cursor(at.run, end, at.stderr)
+                        if piece.stream == "stdout"
+                        else Cursor(at.run, at.stdout, end)
+                    )
+                    yield piece
+            if at.run < task.begun:
+                at = Cursor(at.run + 1)
+            elif task.is_final:
+                return
+            else:
+                await desk.waiting.until(key, Condition("output", since=at), _SHARE_MS)
+
+    def _pieces(self, task: Task, at: Cursor) -> list[Piece]:
+        """The next output of one run, at most a piece of each stream. Blocking."""
+        output = self._desk.presenter.output(task).of_run(at.run)
+        found = ((stream, *output.read(stream, at.of(stream), _PIECE_BYTES)) for stream in STREAMS)
+        return [Piece(stream, offset, data, at.run) for stream, offset, data in found if data]
+
+    async def changes(self, caller: Caller) -> AsyncGenerator[Tally, None]:
+        """What the tasks of the caller's session are now, and again each time that they are others.
+
+        Told within about half a second, for tasks of any server; what changes in between is told as one.
+
+        Raises:
+            TasksError: The caller may not see them, any more.
+        """
+        desk = self._desk
+        key = (await desk.access.admit(caller, "read")).session_key
+        group = await self._posts()
+        self._served(caller, key)
+        bell: _Bell[SessionKey, Tally] = _Bell()
+        told: Tally | None = None
+        try:
+            self._lists.join(group, key, bell)
+            while True:
+                tally = (await bell.wait())[key]
+                if tally != told:
+                    told = tally
+                    await desk.access.admit(caller, "read")
+                    yield tally
+        finally:
+            self._lists.leave(key, bell)
+
+    def _tally(self, key: SessionKey) -> Tally:
+        newest = next((task.key.task_id for task in self._desk.store.tasks(key)), None)
+        return Tally(newest, dict(self._desk.store.counts(key)))
+
+    def _view(self, sight: Sight, caller: Caller) -> View:
+        presenter = self._desk.presenter
+        excerpt = presenter.excerpt(sight, "none", None, 0, "strip")
+        return presenter.view(sight, excerpt, record=True, max_wait_ms=caller.max_wait_ms)
+
+    def _served(self, caller: Caller, key: SessionKey) -> None:
+        self._desk.records.used(key)
+        if caller.served_in is not None:
+            caller.served_in(key)
+
+    async def _posts(self) -> anyio.abc.TaskGroup:
+        """Where look-outs stand; they outlive those who have them posted."""
+        while self._group is None:
+            await self._attended.wait()
+        return self._group
+
+    async def _look_at_task(self, look_out: _LookOut[TaskKey, Sight | None]) -> None:
+        key, known = look_out.key, None
+        while True:
+            try:
+                sight, _ = await self._desk.waiting.until(key, Condition("state", known=known), _WAIT_MS)
+            except TaskNotFound:
+                look_out.tell(None)
+                return
+            except TasksError as error:
+                log.warning("a task cannot be watched now: %s", error)
+                await anyio.sleep(_TROUBLE_S)
+                continue
+            known = _mark(sight.task)
+            look_out.tell(sight)
+            if sight.task.is_final:
+                return
+
+    async def _look_at_list(self, look_out: _LookOut[SessionKey, Tally]) -> None:
+        while True:
+            began, pause = time.monotonic(), _TROUBLE_S
+            try:
+                tally = await self._desk.blocking(self._tally, look_out.key)
+            except TasksError as error:
+                log.warning("a session cannot be watched now: %s", error)
+            else:
+                pause = max(_LIST_S, _LIST_SHARE * (time.monotonic() - began))
+                if look_out.seen != [tally]:
+                    look_out.tell(tally)
+            await anyio.sleep(pause)
+
+
+def _mark(task: Task) -> _Mark:
+    return task.state_name, task.run
