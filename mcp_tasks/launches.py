@@ -18,6 +18,7 @@ from mcp_tasks.redaction import redact_command, redact_text, secret_values
 from mcp_tasks.requests import RunCommand, RunPlan
 
 __all__ = [
+    "OURS",
     "Defaults",
     "absolute",
     "can_run",
@@ -34,7 +35,9 @@ __all__ = [
 TASK_VARIABLE = "MCP_TASKS_TASK"
 """In the environment of every command: the id of its task, which its descendants inherit."""
 
-_OURS = ("MCP_TASKS_TOKEN", "MCP_TASKS_KEY", "MCP_TASKS_SHARE")
+OURS = ("MCP_TASKS_TOKEN", "MCP_TASKS_KEY", "MCP_TASKS_SHARE", "MCP_TASKS_HOOK_SECRET")
+"""What commands do not inherit of the server's environment."""
+
 _DEFAULT_SHELL = "/bin/sh"
 
 
@@ -104,7 +107,7 @@ def launch_of(request: RunCommand, spec: Spec, task_id: str, defaults: Defaults)
         if isinstance(command, str)
         else tuple(command)
     )
-    env = {name: value for name, value in defaults.environment.items() if name not in _OURS}
+    env = {name: value for name, value in defaults.environment.items() if name not in OURS}
     for name, value in request.env.items():
         if value is None:
             env.pop(name, None)
@@ -139,6 +142,7 @@ def fingerprint(request: RunCommand, defaults: Defaults, salt: str) -> str:
             *("session", "label", "clear_finished", "secrets"),
             *("wait_ms", "until", "pattern", "idle_ms", "show", "max_bytes", "ansi"),
             *_key_where_whole(request),
+            *(() if request.hooks else ("hooks",)),  # there were none once
         },
     )
     if request.cwd is not None and absolute(request.cwd, defaults.cwd) == absolute(defaults.cwd, "/"):

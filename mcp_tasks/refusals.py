@@ -31,6 +31,7 @@ _RIGHT = {
     "cursor": "give next_cursor of an earlier answer exactly as it was, or leave cursor out",
     "cwd": "give the path of an existing directory, or leave cwd out",
     "env": 'give names with their values, like {"CI": "1"}; null unsets a name',
+    "hooks": 'give a list of maps, like [{"webhook": "https://example.org/told"}]',
     "key": 'give a text that stands for this one start, like "build-42", or leave key out',
     "label": 'give a name to find it by, like "nightly build", or leave label out',
     "pattern": 'give a regular expression, like "error|warning"',

@@ -6,7 +6,7 @@ Moments are integer milliseconds since the Unix epoch, durations are integer mil
 
 from __future__ import annotations
 
-from mcp_tasks.models.hooks import Hook, HookEvent, HookKind
+from mcp_tasks.models.hooks import DEFAULT_BEFORE_MS, DEFAULT_IDLE_MS, Hook, HookEvent, HookKind
 from mcp_tasks.models.journals import Connection, Draft, JournalFigures, Message, MessageRole, Version
 from mcp_tasks.models.sessions import (
     DEFAULT_SESSION,
@@ -48,6 +48,8 @@ from mcp_tasks.models.tasks import (
 )
 
 __all__ = [
+    "DEFAULT_BEFORE_MS",
+    "DEFAULT_IDLE_MS",
     "DEFAULT_SESSION",
     "FINAL_STATES",
     "SESSION_NAME",

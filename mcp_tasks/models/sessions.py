@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from mcp_tasks.models.hooks import Hook
+
 __all__ = [
     "DEFAULT_SESSION",
     "SESSION_NAME",
@@ -94,6 +96,7 @@ class Session:
         expires_at: When it is closed by itself, unless something runs in it.
         journal_limit: Live messages of the journal; None means the configured limit.
         seal_journal: Whether the texts of the journal are sealed at rest.
+        hooks: What is done for each task that is started in it from now on.
     """
 
     key: SessionKey
@@ -106,6 +109,7 @@ class Session:
     shares: tuple[Share, ...] = ()
     journal_limit: int | None = None
     seal_journal: bool = False
+    hooks: tuple[Hook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)

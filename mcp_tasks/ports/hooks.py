@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from mcp_tasks.models import Hook, TaskKey
+from mcp_tasks.models import Hook, Task, TaskKey
 
 __all__ = ["Hooks"]
 
@@ -23,8 +23,12 @@ class Hooks(Protocol):
         """
         ...
 
-    def ended(self, key: TaskKey) -> None:
-        """A task has become final: look at it soon. Never raises, and waits for nothing."""
+    def disarm(self, key: TaskKey) -> None:
+        """The task was not registered after all, so there is nothing to be told. Never raises."""
+        ...
+
+    def ended(self, task: Task) -> None:
+        """A task has become final. What is to be told of it is kept, though it be cleared. Never raises."""
         ...
 
     def waiting(self) -> bool:

@@ -51,7 +51,7 @@ def redact_value(value: Any, values: Collection[str] = ()) -> Any:
 def redact_arguments(arguments: Mapping[str, Any], values: Collection[str] = ()) -> dict[str, Any]:
     """The arguments of a tool call as they may be recorded.
 
-    No value of `env` and no `stdin` is in them, nor what is typed into a task. The values that `secrets`
+    No value of `env` or `hooks` and no `stdin` is in them, nor what is typed into a task. The values that `secrets`
     marks, in the call or in a step of a plan, are taken out everywhere.
 
     Args:
@@ -90,7 +90,7 @@ def _arguments(arguments: Mapping[str, Any], values: Collection[str], depth: int
     for name, value in arguments.items():
         if value is None:
             redacted[name] = None
-        elif name == "env":
+        elif name in ("env", "hooks"):  # a URL that is called is as good as a password
             redacted[name] = _hidden(value, 0)
         elif name == "stdin" or (name == "text" and typed and "role" not in arguments):
             redacted[name] = REDACTED

@@ -10,6 +10,7 @@ and resolved by the service.
 
 from __future__ import annotations
 
+from mcp_tasks.requests.hooks import TaskHook
 from mcp_tasks.requests.request import Request
 from mcp_tasks.requests.sessions import (
     AddMessage,
@@ -58,6 +59,7 @@ __all__ = [
     "SearchOutput",
     "SendInput",
     "SessionInfo",
+    "TaskHook",
     "UpdateSession",
     "WaitTasks",
 ]

@@ -22,6 +22,7 @@ from mcp_tasks.parameters import (
     WorkspaceShell,
     check_marked,
 )
+from mcp_tasks.requests.hooks import HookList
 from mcp_tasks.requests.request import Request
 
 __all__ = [
@@ -70,6 +71,7 @@ class UpdateSession(Request):
         share: Make a token that lets its holder in.
         share_expires_in_ms: How long the new token holds; None means until it is revoked.
         revoke: Id of the share that ends.
+        hooks: What is done for each task started in it from now on; all of them, empty for none.
         revision: Refuse the change where the session has been changed since this revision.
     """
 
@@ -86,6 +88,7 @@ class UpdateSession(Request):
     share: Literal["read", "write"] | None = None
     share_expires_in_ms: PositiveMs | None = None
     revoke: Name | None = None
+    hooks: HookList | None = None
     revision: Annotated[int, Field(ge=0)] | None = None
 
     @_model_validator(mode="after")

@@ -27,6 +27,7 @@ from mcp_tasks.parameters import (
     ViewBytes,
     check_marked,
 )
+from mcp_tasks.requests.hooks import HookList
 from mcp_tasks.requests.request import Request
 
 __all__ = [
@@ -79,6 +80,7 @@ class RunCommand(_Waiting):
         max_output_bytes: None means the configured limit, 0 none.
         after: Ids of the tasks that must complete first.
         secrets: Names of the variables in `env` whose values must appear in no record.
+        hooks: What is done when it ends, is silent for long, or its time-out is near.
     """
 
     tool = "run_command"
@@ -102,10 +104,13 @@ class RunCommand(_Waiting):
     retries: Annotated[int, Field(ge=0, le=1_000)] = 0
     delay_ms: Ms = 0
     secrets: Names = ()
+    hooks: HookList = ()
 
     @_model_validator(mode="after")
     def _consistent(self) -> RunCommand:
         check_marked(self.secrets, self.env)
+        if self.timeout_ms is None and any("deadline" in hook.events for hook in self.hooks):
+            raise InvalidArgument("a hook for the deadline needs timeout_ms", "give timeout_ms, which kills")
         if self.shell is not None and not isinstance(self.command, str):
             raise InvalidArgument(
                 "shell does not go with a list", "give command as a string, or leave shell out"

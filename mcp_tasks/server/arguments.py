@@ -19,14 +19,25 @@ from pydantic_core import from_json
 
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.refusals import kind_of, unknown_parameter
-from mcp_tasks.requests import PlanStep, Request
+from mcp_tasks.requests import PlanStep, Request, TaskHook
 
 __all__ = ["ALIASES", "Shape", "parse", "shape_of", "understood"]
 
 R = TypeVar("R", bound=Request)
 
 Shape = Literal[
-    "command", "integer", "number", "boolean", "list", "map", "object", "shell", "signal", "steps", "text"
+    "command",
+    "hooks",
+    "integer",
+    "number",
+    "boolean",
+    "list",
+    "map",
+    "object",
+    "shell",
+    "signal",
+    "steps",
+    "text",
 ]
 
 ALIASES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -108,6 +119,8 @@ def shape_of(annotation: Any, name: str = "") -> Shape:
         return typing.cast("Shape", name)
     if name == "commands":
         return "steps"
+    if name == "hooks":
+        return "hooks"
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
         return shape_of(typing.get_args(annotation)[0])
@@ -134,7 +147,7 @@ def _stands_for(name: str, shapes: Mapping[str, Shape]) -> str | None:
 
 
 def _unknown(name: str, request: type[Request], shapes: Mapping[str, Shape]) -> InvalidArgument:
-    known = [own for own in shapes if own != "session" or request is not PlanStep]
+    known = [own for own in shapes if own != "session" or request not in (PlanStep, TaskHook)]
     aliases = (alias for alias in ALIASES if _stands_for(alias, shapes))
     return unknown_parameter(name, request.tool, known, aliases)
 
@@ -262,6 +275,23 @@ def _step(number: int, step: Any) -> PlanStep:
         raise InvalidArgument(f"commands[{number}]: {error.message}", error.hint) from None
 
 
+def _hooks(value: Any) -> Any:
+    hooks = _listed(value)
+    if not isinstance(hooks, list):
+        return hooks
+    return [_hook(number, hook) for number, hook in enumerate(hooks, 1)]
+
+
+def _hook(number: int, hook: Any) -> Any:
+    fields = _object(hook)
+    if not isinstance(fields, dict):
+        return fields  # to be refused with the rest
+    try:
+        return parse(TaskHook, fields)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"hooks[{number}]: {error.message}", error.hint) from None
+
+
 def _meant(shape: Shape, value: Any) -> Any:
     """A value as `understood` tells it: a map only where one belongs."""
     match shape:
@@ -270,6 +300,9 @@ def _meant(shape: Shape, value: Any) -> Any:
         case "steps":
             steps = _listed(value)
             return [_meant_step(step) for step in steps] if isinstance(steps, list) else _flat(steps)
+        case "hooks":
+            hooks = _listed(value)
+            return [_meant_hook(hook) for hook in hooks] if isinstance(hooks, list) else _flat(hooks)
         case _:
             return _flat(_COERCIONS[shape](value))
 
@@ -277,6 +310,11 @@ def _meant(shape: Shape, value: Any) -> Any:
 def _meant_step(step: Any) -> Any:
     fields = _object(step)
     return understood(PlanStep, fields) if isinstance(fields, dict) else _meant("command", step)
+
+
+def _meant_hook(hook: Any) -> Any:
+    fields = _object(hook)
+    return understood(TaskHook, fields) if isinstance(fields, dict) else _flat(hook)
 
 
 def _flat(value: Any) -> Any:
@@ -297,6 +335,7 @@ def _signal(value: Any) -> Any:
 
 _COERCIONS: Final[Mapping[Shape, Callable[[Any], Any]]] = {
     "command": _command,
+    "hooks": _hooks,
     "integer": _integer,
     "number": _number,
     "boolean": _boolean,

@@ -95,6 +95,8 @@ def _property(name: str, annotation: Any) -> dict[str, Any]:
             return {"type": "array", "items": {"type": "string"}}
         case "map" | "object":
             return {"type": "object"}
+        case "hooks":
+            return {"type": "array", "items": {"type": "object"}}
         case "steps":
             step = input_schema(PlanStep)
             # A step works where its plan does; and it may have its command by another name.

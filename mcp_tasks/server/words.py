@@ -28,6 +28,7 @@ WORDS: Final[Mapping[str, str]] = {
     "folded": "also what was folded into summaries",
     "get_result.limit": "bytes, up to 262144",
     "get_result.offset": "bytes",
+    "hooks": "told when it ends: [{webhook: url}], or command, desktop; on: end, idle, deadline",
     "idle_ms": "wait for silence",
     "journal_limit": "live messages",
     "label": "name to find it by",
@@ -87,6 +88,8 @@ WORDS: Final[Mapping[str, str]] = {
     "send_input.wait_ms": "default: until idle 300 ms, at most 5000",
     "update_session.cwd": "'' for none",
     "update_session.env": "merged; null forgets",
+    "update_session.hooks": "for each task from now on: [{webhook: url}], or command, desktop; on: end, idle,"
+    " deadline; [] for none",
     "update_session.revision": "refuse if changed since",
     "update_session.revoke": "id of a share to end",
     "update_session.share": "make a token of this role",
