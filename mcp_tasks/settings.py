@@ -121,6 +121,8 @@ class Settings(BaseSettings):
         share: Token of the share through which everything is done, in the session that it opens.
         host: Address that is listened at over HTTP.
         port: 0 means any that is free.
+        uds: Socket file that is listened at instead of an address.
+        max_connections: Open connections of clients over HTTP.
         token: Wins over the token of the state directory.
         no_token: Whoever reaches the server comes in as its user; on loopback and a socket file only.
         allowed_hosts: Names under which the server is reached, with or without a port.
@@ -184,6 +186,8 @@ class Settings(BaseSettings):
     tools: ToolSet = Field(default="standard", description="core, standard or full")
     host: str = Field(default="127.0.0.1", description="an address of this machine")
     port: int = Field(default=8377, ge=0, le=65_535, description="a port from 0 to 65535; 0 takes a free one")
+    uds: Path | None = Field(default=None, description="the path of a socket file")
+    max_connections: int = Field(default=1_000, ge=1, le=100_000, description="an integer from 1 to 100000")
     token: SecretStr | None = Field(default=None, description="a text that is hard to guess")
     no_token: bool = Field(default=False, description="on or off")
     allowed_hosts: _Words = Field(default=(), description="host names, with commas between")
@@ -233,7 +237,7 @@ class Settings(BaseSettings):
         """Argument, environment, file; no .env of whatever folder the server is started in."""
         return init_settings, env_settings, InitSettingsSource(settings_cls, _read_file())
 
-    @field_validator("dir", "key_file")
+    @field_validator("dir", "key_file", "uds")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else Path(os.path.abspath(_expanded(value)))

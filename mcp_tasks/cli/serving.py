@@ -32,6 +32,12 @@ def serve(
         str | None, typer.Option(metavar="ADDRESS", help="For http and sse (MCP_TASKS_HOST).")
     ] = None,
     port: Annotated[int | None, typer.Option(metavar="N", help="0 for a free one (MCP_TASKS_PORT).")] = None,
+    uds: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A socket file to listen at instead (MCP_TASKS_UDS).")
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(metavar="N", help="Connections that may be open over HTTP.")
+    ] = None,
     store: Store = None,
     directory: Dir = None,
     session: Session = None,
@@ -130,6 +136,8 @@ def serve(
     arguments: dict[str, Any] = {
         "host": host,
         "port": port,
+        "uds": uds,
+        "max_connections": max_connections,
         "store": store,
         "dir": directory,
         "session": session,
