@@ -13,6 +13,7 @@ import mcp_types as types
 from mcp.server.lowlevel import Server
 
 from mcp_tasks.server.callers import Callers, CallerSettings, Identify
+from mcp_tasks.server.native_tasks import NativeTasks
 from mcp_tasks.server.tools import Tools
 from mcp_tasks.server.toolsets import ToolSet
 from mcp_tasks.service import Service
@@ -65,7 +66,9 @@ def build_server(service: Service, settings: ServerSettings, identify: Identify)
         get_tool_input_schema=tools.input_schema,
     )
     # Not as `on_call_tool`: that one wants a model, which would be built only to be taken apart again.
-    server.add_request_handler("tools/call", types.CallToolRequestParams, tools.call_tool)
+    native = NativeTasks(service, callers)
+    server.add_request_handler("tools/call", types.CallToolRequestParams, native.around(tools.call_tool))
+    native.serve_on(server)
     return server
 
 

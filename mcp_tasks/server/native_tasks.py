@@ -1,0 +1,255 @@
+"""Native MCP tasks: the extension `io.modelcontextprotocol/tasks` of 2026-07-28.
+
+A command that outlives the wait of `run_command` is answered with a task handle, to clients that ask for
+it. The task is the same as the one of the tools, so either side of a client can go on with it.
+
+Specification: https://github.com/modelcontextprotocol/ext-tasks, `specification/draft/tasks.md`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import mcp_types as types
+from mcp.server.lowlevel import Server
+from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import MCP_METHOD_HEADER, MCP_NAME_HEADER, decode_header_value
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from mcp_tasks.errors import InvalidArgument, PolicyDenied, SessionNotFound, TaskNotFound, TasksError
+from mcp_tasks.redaction import redact_text
+from mcp_tasks.requests import CancelTask, GetResult, RunCommand
+from mcp_tasks.server.arguments import understood
+from mcp_tasks.server.callers import Callers, Context
+from mcp_tasks.server.phrases import duration
+from mcp_tasks.server.text import render
+from mcp_tasks.service import Caller, Service, ToolCall
+
+__all__ = ["EXTENSION", "NativeTasks", "require_declared"]
+
+EXTENSION: Final = "io.modelcontextprotocol/tasks"
+
+_SHAPES_THE_WAIT: Final = ("wait_ms", "until", "pattern", "idle_ms", "interactive", "pty")
+"""Who gives one of these has decided for himself how long to wait, or wants to talk to the command."""
+
+_OPEN: Final = frozenset({"pending", "running"})
+_SOONEST_MS: Final = 500
+_LATEST_MS: Final = 5_000
+
+_log = logging.getLogger(__name__)
+
+_CallTool = Callable[[Context, types.CallToolRequestParams], Awaitable[dict[str, Any]]]
+
+
+class _TaskParams(types.RequestParams):
+    """Parameters of `tasks/get` and `tasks/cancel`."""
+
+    task_id: str
+
+
+class _UpdateParams(_TaskParams):
+    """Parameters of `tasks/update`."""
+
+    input_responses: dict[str, Any]
+
+
+class NativeTasks:
+    """Serves the methods of the extension, and tells which calls are answered with a handle."""
+
+    def __init__(self, service: Service, callers: Callers) -> None:
+        self._service = service
+        self._callers = callers
+
+    def serve_on(self, server: Server[Any]) -> None:
+        """Add the methods to a server, and say that it has the extension."""
+        server.add_request_handler("tasks/get", _TaskParams, self.get)
+        server.add_request_handler("tasks/update", _UpdateParams, self.update)
+        server.add_request_handler("tasks/cancel", _TaskParams, self.cancel)
+        server.extensions[EXTENSION] = {}
+
+    def around(self, call_tool: _CallTool) -> _CallTool:
+        """`tools/call` with the answers of open commands turned into handles where a client wants them.
+
+        The command has been registered durably and waited for as without the extension when this is
+        decided, so a short one is answered with its result.
+        """
+
+        async def call(context: Context, params: types.CallToolRequestParams) -> dict[str, Any]:
+            answer = await call_tool(context, params)
+            if params.name != RunCommand.tool or not (_is_modern(context) and _declares(context)):
+                return answer
+            view = answer["structuredContent"]
+            if view.get("state") not in _OPEN or _waits_itself(params.arguments or {}):
+                return answer
+            try:
+                return await self.handle(context, view["task_id"], view["session"])
+            except TasksError as error:
+                _log.warning("a task is told as a tool tells it, not as a handle: %s", error)
+                return answer
+
+        return call
+
+    async def handle(self, context: Context, task_id: str, session: str | None = None) -> dict[str, Any]:
+        """The CreateTaskResult of a task. Raises TasksError."""
+        caller = self._callers.caller(context, session)
+        return {"resultType": "task", **_bare(await self._view(caller, task_id))}
+
+    async def get(self, context: Context, params: _TaskParams) -> dict[str, Any]:
+        """Answer `tasks/get`.
+
+        Raises:
+            MCPError: The request or the task cannot be served, by the codes of the specification.
+        """
+        async with self._served(context, params.task_id) as caller:
+            return {"resultType": "complete", **await self.detailed(caller, params.task_id)}
+
+    async def update(self, context: Context, params: _UpdateParams) -> dict[str, Any]:
+        """Answer `tasks/update`: a command asks a client for nothing, so whatever it responds is ignored.
+
+        Raises:
+            MCPError: As `get`.
+        """
+        async with self._served(context, params.task_id) as caller:
+            await self._view(caller, params.task_id)
+            return {"resultType": "complete"}
+
+    async def cancel(self, context: Context, params: _TaskParams) -> dict[str, Any]:
+        """Answer `tasks/cancel`, when the command has ended or the longest wait is over.
+
+        Raises:
+            MCPError: As `get`.
+        """
+        async with self._served(context, params.task_id) as caller:
+            at, began = time.time_ns() // 1_000_000, time.monotonic()
+            view = await self._service.cancel_task(caller, CancelTask(task_id=params.task_id))
+            took_ms = round((time.monotonic() - began) * 1_000)
+            arguments = {"task_id": params.task_id}
+            self._service.note_call(caller, ToolCall(CancelTask.tool, at, took_ms, arguments, view))
+            return {"resultType": "complete"}
+
+    async def detailed(self, caller: Caller, task_id: str) -> dict[str, Any]:
+        """The DetailedTask, as `tasks/get` and `notifications/tasks` tell it. Raises TasksError."""
+        view = await self._view(caller, task_id)
+        task = _bare(view)
+        if task["status"] == "completed":
+            task["result"] = {
+                "content": [{"type": "text", "text": render(GetResult.tool, view)}],
+                "structuredContent": view,
+                "isError": False,
+                "resultType": "complete",
+            }
+        return task
+
+    async def _view(self, caller: Caller, task_id: str) -> Mapping[str, Any]:
+        return await self._service.get_result(caller, GetResult(task_id=task_id))
+
+    @asynccontextmanager
+    async def _served(self, context: Context, task_id: str) -> AsyncIterator[Caller]:
+        """Let a request come to the service as whose it is, and every error go as the protocol has it."""
+        if not _is_modern(context):
+            raise MCPError(types.METHOD_NOT_FOUND, "Method not found", data=context.method)
+        _check_routed(context, task_id)
+        require_declared(context)
+        try:
+            yield self._callers.caller(context)
+        except TasksError as error:
+            raise _refused(error) from error
+        except Exception:  # noqa: BLE001 - the edge: what is not ours to tell goes to the log
+            incident = secrets.token_hex(4)  # joins the answer and the log
+            _log.exception("incident %s: %s failed", incident, context.method)
+            said = f"{context.method} failed, incident {incident}; the server's log has the details"
+            raise MCPError(types.INTERNAL_ERROR, said) from None
+
+
+def require_declared(context: Context) -> None:
+    """Raises MCPError (-32021) where a request does not declare the extension."""
+    if not _declares(context):
+        raise MCPError(
+            types.MISSING_REQUIRED_CLIENT_CAPABILITY,
+            f"Missing required client capability: extension {EXTENSION}",
+            data={"requiredCapabilities": {"extensions": {EXTENSION: {}}}},
+        )
+
+
+def _declares(context: Context) -> bool:
+    # What another request of the same connection has declared does not count.
+    told = (context.meta or {}).get(types.CLIENT_CAPABILITIES_META_KEY)
+    extensions = told.get("extensions") if isinstance(told, Mapping) else None
+    return isinstance(extensions, Mapping) and EXTENSION in extensions
+
+
+def _is_modern(context: Context) -> bool:
+    return context.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+
+def _check_routed(context: Context, task_id: str) -> None:
+    """On Streamable HTTP, the header that requests are routed by names the task.
+
+    The SDK checks this header for the methods that it knows, and there are no tasks among them.
+    """
+    headers = {} if context.request is None else context.request.headers
+    if MCP_METHOD_HEADER in headers and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
+        raise MCPError(
+            types.HEADER_MISMATCH, f"{MCP_NAME_HEADER} header does not match the request body's 'taskId'"
+        )
+
+
+def _waits_itself(arguments: Mapping[str, Any]) -> bool:
+    meant = understood(RunCommand, arguments)
+    # A wait of 0 is one; what is false is as good as not given.
+    return any((given := meant.get(name)) is not None and given is not False for name in _SHAPES_THE_WAIT)
+
+
+def _bare(view: Mapping[str, Any]) -> dict[str, Any]:
+    """The Task of the specification, from the view of get_result."""
+    return {
+        "taskId": view["task_id"],
+        "status": _status(view["state"]),
+        "statusMessage": _message(view),
+        "createdAt": view["created_at"],
+        "lastUpdatedAt": view["history"][-1]["at"],
+        "ttlMs": None,  # nothing is removed unless somebody asks for it
+        "pollIntervalMs": min(max(_SOONEST_MS, view["elapsed_ms"] // 10), _LATEST_MS),
+    }
+
+
+def _status(state: str) -> str:
+    """The status on the wire; `failed` is for JSON-RPC errors, and a command that fails is none."""
+    if state in _OPEN:
+        return "working"
+    return "cancelled" if state == "cancelled" else "completed"
+
+
+def _message(view: Mapping[str, Any]) -> str:
+    said = [
+        view["state"],
+        duration(view["elapsed_ms"]),
+        f"stdout {view['stdout_bytes']} B",
+        f"stderr {view['stderr_bytes']} B",
+    ]
+    if "exit_code" in view:
+        said.insert(1, f"exit code {view['exit_code']}")
+    if "signal" in view:
+        said.insert(1, f"by {view['signal']}")
+    if "queue" in view:
+        said.append(f"waiting for {view['queue']['waiting_for']}")
+    return "; ".join(filter(None, (", ".join(said), view.get("warning"))))
+
+
+def _refused(error: TasksError) -> MCPError:
+    match error:
+        case InvalidArgument() | SessionNotFound() | TaskNotFound():
+            code = types.INVALID_PARAMS
+        case PolicyDenied():
+            code = types.INVALID_REQUEST
+        case _:
+            code = types.INTERNAL_ERROR
+    said = {"code": error.code, "hint": redact_text(error.hint)}
+    # What was not found is what the client has given, and need not be told to it.
+    message = "Task not found" if isinstance(error, TaskNotFound) else redact_text(error.message[:1_000])
+    return MCPError(code, message, data=said)

@@ -1,0 +1,72 @@
+"""A client that has the extension for native tasks, as a host would build it upon the SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import mcp_types as types
+from mcp import Client
+from mcp.client import ClaimContext, ClientExtension, ResultClaim
+from pydantic import TypeAdapter
+
+from mcp_tasks.server.native_tasks import EXTENSION
+
+__all__ = ["Handle", "TaskHandles", "ask", "call", "run"]
+
+_ANY = TypeAdapter(dict[str, Any])
+
+
+class Handle(types.Result):
+    """A CreateTaskResult."""
+
+    model_config: ClassVar[Any] = {**types.Result.model_config, "extra": "allow"}
+
+    result_type: Literal["task"] = "task"
+    task_id: str
+    status: str
+    ttl_ms: int | None
+
+
+async def _finish(handle: Handle, context: ClaimContext) -> types.CallToolResult:
+    raise AssertionError("the tests go on from the handle themselves")
+
+
+class TaskHandles(ClientExtension):
+    """Declares the extension, and takes handles for results."""
+
+    identifier = EXTENSION
+
+    def claims(self) -> Sequence[ResultClaim[Any]]:
+        return (ResultClaim(result_type="task", model=Handle, resolve=_finish),)
+
+
+class _Request(types.Request[dict[str, Any], str]):
+    method: str
+    params: dict[str, Any]
+
+
+class _TaskRequest(_Request):
+    name_param = "taskId"
+
+
+async def ask(client: Client, method: str, **params: Any) -> dict[str, Any]:
+    """Send a request of the extension; the result as it came over the wire, without `_meta`."""
+    kind = _TaskRequest if "taskId" in params else _Request
+    answer: dict[str, Any] = await client.session.send_request(kind(method=method, params=params), _ANY)
+    answer.pop("_meta", None)
+    return answer
+
+
+async def call(client: Client, name: str, **arguments: Any) -> types.Result:
+    """Call a tool; the answer is a Handle or a CallToolResult."""
+    return await client.session.call_tool(name, arguments, allow_claimed=True)
+
+
+async def run(client: Client, command: str, **arguments: Any) -> dict[str, Any]:
+    """Run a command that is answered with a handle; that handle as it came over the wire."""
+    answer = await call(client, "run_command", command=command, **arguments)
+    assert isinstance(answer, Handle), answer
+    handle = answer.model_dump(by_alias=True)
+    handle.pop("_meta", None)
+    return handle
