@@ -8,13 +8,10 @@ from typing import Any, ClassVar, Literal
 import mcp_types as types
 from mcp import Client
 from mcp.client import ClaimContext, ClientExtension, ResultClaim
-from pydantic import TypeAdapter
 
 from mcp_tasks.server.native_tasks import EXTENSION
 
 __all__ = ["Handle", "TaskHandles", "ask", "call", "run"]
-
-_ANY = TypeAdapter(dict[str, Any])
 
 
 class Handle(types.Result):
@@ -46,6 +43,12 @@ class _Request(types.Request[dict[str, Any], str]):
     params: dict[str, Any]
 
 
+class _Answer(types.Result):
+    """Any result, all of it."""
+
+    model_config: ClassVar[Any] = {**types.Result.model_config, "extra": "allow"}
+
+
 class _TaskRequest(_Request):
     name_param = "taskId"
 
@@ -53,9 +56,10 @@ class _TaskRequest(_Request):
 async def ask(client: Client, method: str, **params: Any) -> dict[str, Any]:
     """Send a request of the extension; the result as it came over the wire, without `_meta`."""
     kind = _TaskRequest if "taskId" in params else _Request
-    answer: dict[str, Any] = await client.session.send_request(kind(method=method, params=params), _ANY)
-    answer.pop("_meta", None)
-    return answer
+    answer = await client.session.send_request(kind(method=method, params=params), _Answer)
+    wire = answer.model_dump(by_alias=True, exclude_unset=True)
+    wire.pop("_meta", None)
+    return wire
 
 
 async def call(client: Client, name: str, **arguments: Any) -> types.Result:

@@ -41,7 +41,7 @@ class Rig:
         who = owner or self.agent.caller.owner
         server = build_server(self.agent.service, FakeSettings(owner=who), lambda _: Identity(who))
         extensions = [TaskHandles()] if declares else []
-        async with Client(server, mode=mode, extensions=extensions) as client:  # type: ignore[arg-type]
+        async with Client(server, mode=mode, extensions=extensions) as client:
             yield client
 
 
