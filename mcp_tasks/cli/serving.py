@@ -196,16 +196,17 @@ def serve_on_stdio(arguments: dict[str, Any]) -> None:
 def _serve_on_http(arguments: dict[str, Any], path: str) -> None:
     import anyio
 
+    from mcp_tasks.http.credentials import refuse_open_door
     from mcp_tasks.settings import Settings
 
     settings = Settings(**arguments)
+    refuse_open_door(settings)
 
     async def serve_clients() -> None:
         from mcp_tasks.app import open_service
         from mcp_tasks.http.serving import serve_http
 
         async with open_service(settings) as service:
-            token = settings.token.get_secret_value() if settings.token else ""
-            await serve_http(service, settings, path, token)
+            await serve_http(service, settings, path)
 
     anyio.run(serve_clients)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -11,17 +12,27 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mcp_tasks.http.guard import Guard
+from mcp_tasks.http.guard import Guard, GuardSettings
 from mcp_tasks.http.mcp import McpRoutes
-from mcp_tasks.http.principals import Principal
 from mcp_tasks.server.mcp_server import ServerSettings
 from mcp_tasks.service import Service
 
-__all__ = ["build_application"]
+__all__ = ["ApplicationSettings", "build_application"]
 
 
-def build_application(service: Service, settings: ServerSettings, token: str) -> ASGIApp:
-    """Put the application together; its lifespan runs what serves MCP."""
+class ApplicationSettings(ServerSettings, GuardSettings, Protocol):
+    """What the application needs to know of the settings."""
+
+
+def build_application(service: Service, settings: ApplicationSettings) -> ASGIApp:
+    """Put the application together; its lifespan runs what serves MCP.
+
+    The built-in token is made where there is none.
+
+    Raises:
+        InvalidArgument: A setting is wrong.
+        StoreUnavailable: The token cannot be kept.
+    """
     mcp = McpRoutes(service, settings)
 
     @asynccontextmanager
@@ -30,7 +41,7 @@ def build_application(service: Service, settings: ServerSettings, token: str) ->
             yield
 
     app = Starlette(routes=[*mcp.routes(), Route("/healthz", _health)], lifespan=lifespan)
-    return Guard(app, token, Principal(settings.owner))
+    return Guard(app, settings)
 
 
 async def _health(_: Request) -> JSONResponse:

@@ -1,36 +1,160 @@
-"""What every request has to pass before any route sees it: Host, Origin, size, credential, rate."""
+"""What every request has to pass before any route sees it: Host, Origin, credential, rate, type, size."""
 
 from __future__ import annotations
 
-import hmac
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcp_tasks.http.principals import Principal
+from mcp_tasks.http.addresses import Names, is_loopback
+from mcp_tasks.http.credentials import Credentials, CredentialSettings
+from mcp_tasks.http.limits import Rates, bounded_body, peer_of, refuse_oversized
+from mcp_tasks.http.refusals import Refusal, Refused
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "GuardSettings"]
 
-_OPEN: Final = frozenset({"/healthz"})
-"""Paths that anybody may ask for; they tell nothing of what is kept here."""
+_HEALTH: Final = "/healthz"
+_WELL_KNOWN: Final = "/.well-known/"
+_STRANGERS_PER_SECOND: Final = 50
+"""Requests of a peer that has shown no credential, or a wrong one."""
+
+_JSON: Final = "application/json"
+_EXPOSED: Final = ("Mcp-Session-Id", "Mcp-Protocol-Version", "WWW-Authenticate", "Retry-After", "Location")
+
+
+class GuardSettings(CredentialSettings, Protocol):
+    """What decides which requests pass."""
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """Of pages that may call."""
+        ...
+
+    @property
+    def requests_per_second(self) -> int:
+        """Of one principal; 0 for no limit."""
+        ...
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Of one body."""
+        ...
 
 
 class Guard:
-    """The outermost layer of the application."""
+    """The outermost layer of the application. Makes the built-in token where there is none.
 
-    def __init__(self, app: ASGIApp, token: str, principal: Principal) -> None:
+    Raises:
+        InvalidArgument: A setting is wrong.
+        StoreUnavailable: The token cannot be kept.
+    """
+
+    def __init__(self, app: ASGIApp, settings: GuardSettings) -> None:
         self._app = app
-        self._token = token.encode()
-        self._principal = principal
+        here = settings.uds is not None or is_loopback(settings.host)
+        self._names = Names(settings.allowed_hosts, settings.allowed_origins, loopback=here)
+        self._credentials = Credentials(settings)
+        self._rates = Rates(settings.requests_per_second)
+        self._strangers = Rates(_STRANGERS_PER_SECOND)
+        self._max_bytes = settings.max_request_bytes
+        self._addressed: ASGIApp = self._identify
+        if settings.allowed_origins:
+            self._addressed = CORSMiddleware(
+                self._identify,
+                allow_origins=[each.removesuffix("/") for each in settings.allowed_origins],
+                allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+                allow_headers=("*",),
+                expose_headers=_EXPOSED,
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
-        if scope["type"] == "http" and scope["path"] not in _OPEN:
-            header = dict(scope["headers"]).get(b"authorization", b"")
-            kind, _, token = header.partition(b" ")
-            if kind.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
-                await JSONResponse({"title": "a token is needed"}, 401)(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            try:
+                refuse_oversized(scope)
+                self._refuse_misled(scope)
+            except Refused as refused:
+                await refused.refusal.response()(scope, receive, send)
                 return
-            scope["user"] = self._principal.as_user("built-in", client_id="mcp-tasks")
-        await self._app(scope, receive, send)
+            await self._addressed(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})  # nothing here talks like that
+
+    def _refuse_misled(self, scope: Scope) -> None:
+        hosts, origins = _values(scope, b"host"), _values(scope, b"origin")
+        host = self._names.host(hosts[0]) if len(hosts) == 1 else None
+        if host is None:
+            raise Refused(
+                Refusal(421, "the Host header names another server", "see --allowed-host of mcp-tasks serve")
+            )
+        # A browser that sends no Origin says by this whether another site's page has sent it.
+        foreign = _values(scope, b"sec-fetch-site") not in ([], ["same-origin"], ["none"])
+        if (foreign and not origins) or not all(self._names.origin(each, host) for each in origins):
+            raise Refused(
+                Refusal(403, "the page that sends this may not", "see --allowed-origin of mcp-tasks serve")
+            )
+
+    async def _identify(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["path"] == _HEALTH or scope["path"].startswith(_WELL_KNOWN):
+                await self._strangers.take(peer_of(scope))
+                app = self._open(scope)
+            else:
+                scope = await self._with_user(scope)
+                receive = await self._with_body(scope, receive)
+                app = self._app
+        except Refused as refused:
+            app = refused.refusal.response()
+        await app(scope, receive, send)
+
+    def _open(self, scope: Scope) -> ASGIApp:
+        """What anybody may ask; it tells nothing of what is kept here."""
+        resource = self._credentials.resource
+        told = None if resource is None else resource.metadata(_base(scope), scope["path"])
+        return self._app if told is None else JSONResponse(told, headers={"Cache-Control": "max-age=300"})
+
+    async def _with_user(self, scope: Scope) -> Scope:
+        given = _raw_values(scope, b"authorization")
+        try:
+            user = await self._credentials.user(given[0] if len(given) == 1 else None, self._challenge(scope))
+        except Refused:
+            await self._strangers.take(peer_of(scope))
+            raise
+        await self._rates.take(user.access_token.subject or "")
+        return {**scope, "user": user}
+
+    def _challenge(self, scope: Scope) -> str:
+        resource = self._credentials.resource
+        if resource is None:
+            return 'Bearer realm="mcp-tasks"'
+        url = resource.metadata_url(_base(scope), scope["path"])
+        return f'Bearer realm="mcp-tasks", resource_metadata="{url}", scope="{" ".join(resource.scopes[:2])}"'
+
+    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
+        lengths = _values(scope, b"content-length")
+        declared = int(lengths[0]) if lengths and lengths[0].isdecimal() else None
+        if not declared and not _values(scope, b"transfer-encoding"):
+            return receive
+        kind = ",".join(_values(scope, b"content-type")).partition(";")[0].strip().lower()
+        if kind != _JSON:
+            # What a form of any page can send is none of these types, so none of its requests comes in.
+            raise Refused(Refusal(415, "the body must be JSON", f"send Content-Type: {_JSON}"))
+        return await bounded_body(receive, declared, self._max_bytes)
+
+
+def _raw_values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for each, value in scope["headers"] if each == name]
+
+
+def _values(scope: Scope, name: bytes) -> Sequence[str]:
+    return [value.decode("latin-1") for value in _raw_values(scope, name)]
+
+
+def _base(scope: Scope) -> str:
+    """Scheme and host of a request, whose Host is one that is known."""
+    return f"{scope['scheme']}://{_values(scope, b'host')[0]}"

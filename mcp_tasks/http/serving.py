@@ -12,18 +12,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Final, Protocol
 
 import anyio
 import uvicorn
 
-from mcp_tasks.http.application import build_application
+from mcp_tasks.http.application import ApplicationSettings, build_application
 from mcp_tasks.http.connections import Connection
 from mcp_tasks.http.ending import Ending
 from mcp_tasks.http.listening import listening_at, listening_at_file
 from mcp_tasks.server.log import log_to_stderr
-from mcp_tasks.server.mcp_server import ServerSettings
 from mcp_tasks.service import Service
 
 __all__ = ["HttpSettings", "serve_http"]
@@ -41,22 +39,12 @@ closed in the moment in which they use it, so it outlasts the minute that proxie
 _log = logging.getLogger(__name__)
 
 
-class HttpSettings(ServerSettings, Protocol):
+class HttpSettings(ApplicationSettings, Protocol):
     """What serving over HTTP needs to know of the settings."""
-
-    @property
-    def host(self) -> str:
-        """Address to listen at."""
-        ...
 
     @property
     def port(self) -> int:
         """Port to listen at; 0 takes a free one."""
-        ...
-
-    @property
-    def uds(self) -> Path | None:
-        """Socket file to listen at instead."""
         ...
 
     @property
@@ -65,20 +53,20 @@ class HttpSettings(ServerSettings, Protocol):
         ...
 
 
-async def serve_http(service: Service, settings: HttpSettings, path: str, token: str) -> None:
+async def serve_http(service: Service, settings: HttpSettings, path: str) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP.
 
     Args:
         service: Stays open; who opened it closes it.
         settings: Where to listen, and what the MCP server needs.
         path: What the line that says where to find it names: `/mcp` or `/sse`.
-        token: The bearer token.
 
     Raises:
-        InvalidArgument: It cannot listen there.
+        InvalidArgument: It cannot listen there, or a setting is wrong.
+        StoreUnavailable: The token cannot be kept.
     """
     log_to_stderr()
-    ending = Ending(build_application(service, settings, token))
+    ending = Ending(build_application(service, settings))
     config = uvicorn.Config(
         ending,
         http=Connection,
@@ -87,6 +75,7 @@ async def serve_http(service: Service, settings: HttpSettings, path: str, token:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # anybody can say that somebody else has sent his request
         limit_concurrency=_bearable(settings.max_connections),
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LAST_TASKS_SECONDS,
