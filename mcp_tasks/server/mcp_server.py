@@ -14,6 +14,7 @@ from mcp.server.lowlevel import Server
 
 from mcp_tasks.server.callers import Callers, CallerSettings, Identify
 from mcp_tasks.server.native_tasks import NativeTasks
+from mcp_tasks.server.subscriptions import Subscriptions
 from mcp_tasks.server.tools import Tools
 from mcp_tasks.server.toolsets import ToolSet
 from mcp_tasks.service import Service
@@ -67,6 +68,10 @@ def build_server(service: Service, settings: ServerSettings, identify: Identify)
     )
     # Not as `on_call_tool`: that one wants a model, which would be built only to be taken apart again.
     native = NativeTasks(service, callers)
+    subscriptions = Subscriptions(service, callers)
+    server.add_request_handler(
+        "subscriptions/listen", types.SubscriptionsListenRequestParams, subscriptions.listen
+    )
     server.add_request_handler("tools/call", types.CallToolRequestParams, native.around(tools.call_tool))
     native.serve_on(server)
     return server
