@@ -134,14 +134,20 @@ class Access:
         key, share = found
         if caller.named and caller.session != key.session:
             raise SessionNotFound(caller.session)
+        # A credential that lets its bearer do less than the share does goes on doing so.
+        role = min(caller.role, share.role, key=_RANKS.__getitem__)
         return replace(
-            caller, owner=key.owner, session=key.session, named=True, role=share.role, via=share.share_id
+            caller, owner=key.owner, session=key.session, named=True, role=role, via=share.share_id
         )
 
     def require(self, caller: Caller, need: Role) -> None:
         """Raises PolicyDenied where the caller's role is not enough."""
         if _RANKS[caller.role] >= _RANKS[need]:
             return
+        if caller.via is None:
+            raise PolicyDenied(
+                f"the token lets you {caller.role}, and no more", "ask its issuer for one that may write"
+            )
         if need == "owner":
             raise PolicyDenied(
                 "a share does not let you share, delete, archive or forcibly end the session, or see others",
