@@ -1,7 +1,7 @@
 """What can be done over the HTTP API: one row an operation, by which server, client and OpenAPI go.
 
 A request's fields that are named in the path come from there; the others from the query string of GET and
-DELETE, and from the JSON object in the body of the rest. The requests that tools carry are methods of `Service`
+DELETE, and from the JSON object in the body of the rest. The requests of tools are methods of `Service`
 by the names of the rows; what the others do is in `mcp_tasks.http.api`.
 """
 

@@ -7,13 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
+from mcp_tasks.http.api.routes import build_api
 from mcp_tasks.http.guard import Guard, GuardSettings
+from mcp_tasks.http.health import Health
 from mcp_tasks.http.mcp import McpRoutes
+from mcp_tasks.http.metrics import Metrics
 from mcp_tasks.server.mcp_server import ServerSettings
 from mcp_tasks.service import Service
 
@@ -33,16 +34,18 @@ def build_application(service: Service, settings: ApplicationSettings) -> ASGIAp
         InvalidArgument: A setting is wrong.
         StoreUnavailable: The token cannot be kept.
     """
-    mcp = McpRoutes(service, settings)
+    mcp, metrics = McpRoutes(service, settings), Metrics(service, settings.owner)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with mcp.run():
             yield
 
-    app = Starlette(routes=[*mcp.routes(), Route("/healthz", _health)], lifespan=lifespan)
-    return Guard(app, settings)
-
-
-async def _health(_: Request) -> JSONResponse:
-    return JSONResponse({"status": "ok"})
+    routes = [
+        *mcp.routes(),
+        Mount("/api", build_api(service, settings, metrics.observe)),
+        Route("/healthz", Health(service).answer),
+        Route("/metrics", metrics.answer),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    return metrics.counting(Guard(app, settings))

@@ -6,10 +6,11 @@ cancels a task.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from typing import TypeVar
 
-from mcp_tasks.errors import InvalidArgument, TaskNotFound
+from mcp_tasks.errors import InvalidArgument, TaskNotFound, TasksError
 from mcp_tasks.models import TASK_ID, SessionKey, Task
 from mcp_tasks.output import RunOutput
 from mcp_tasks.requests import (
@@ -37,6 +38,7 @@ from mcp_tasks.requests import (
 )
 from mcp_tasks.service.access import Caller, needed
 from mcp_tasks.service.desk import Desk, View
+from mcp_tasks.service.figures import ServiceFigures, count, is_well
 from mcp_tasks.service.journal.entries import ToolCall
 from mcp_tasks.service.journal.exporting import Exporting
 from mcp_tasks.service.journal.journaling import Journaling
@@ -52,7 +54,18 @@ from mcp_tasks.service.tasks.several import Several
 from mcp_tasks.service.tasks.starting import Starting
 from mcp_tasks.service.watching import Piece, Tally, Watching
 
-__all__ = ["Attendance", "Caller", "Client", "Desk", "Piece", "Service", "Tally", "ToolCall", "View"]
+__all__ = [
+    "Attendance",
+    "Caller",
+    "Client",
+    "Desk",
+    "Piece",
+    "Service",
+    "ServiceFigures",
+    "Tally",
+    "ToolCall",
+    "View",
+]
 
 R = TypeVar("R", bound=Request)
 
@@ -77,6 +90,7 @@ class Service:
         self._exporting = Exporting(desk)
         self._session_ends = SessionEnds(desk, self._ending, self._sessions)
         self._watching = Watching(desk)
+        self._observe: Callable[[str, str, float], None] | None = None
 
     async def run_command(self, caller: Caller, request: RunCommand) -> View:
         """Start a command as a durable task and answer with its view."""
@@ -205,6 +219,18 @@ class Service:
         admitted = await self._desk.access.admit(caller, "owner")
         return await self._session_ends.delete_session(admitted, force=force)
 
+    def observe(self, observer: Callable[[str, str, float], None]) -> None:
+        """Have `observer` told of each call of a tool: its name, `ok` or the code of the error, seconds."""
+        self._observe = observer
+
+    async def figures(self) -> ServiceFigures:
+        """How much of everything there is, over all owners. Raises StoreUnavailable."""
+        return await self._desk.blocking(count, self._desk)
+
+    async def is_well(self) -> bool:
+        """Whether the store can be read now."""
+        return await self._desk.blocking(is_well, self._desk)
+
     async def all_sessions(self, caller: Caller) -> View:
         """List the sessions of every owner; no tool does that, and no share lets anybody."""
         await self._desk.access.admit(caller, "owner")
@@ -222,6 +248,24 @@ class Service:
 
         With `existing` a session that is not there is told from one in which nothing is.
         """
+        began, outcome = time.monotonic(), "withdrawn"
+        try:
+            view = await self._carried_out(caller, request, use_case, existing=existing)
+            outcome = "ok"
+            return view
+        except TasksError as error:
+            outcome = error.code
+            raise
+        except Exception:
+            outcome = "internal"
+            raise
+        finally:
+            if self._observe is not None:
+                self._observe(request.tool, outcome, time.monotonic() - began)
+
+    async def _carried_out(
+        self, caller: Caller, request: R, use_case: Callable[[Caller, R], Awaitable[View]], *, existing: bool
+    ) -> View:
         desk, need = self._desk, needed(request.tool)
         admitted = await desk.access.admit(caller, need)
         if existing:

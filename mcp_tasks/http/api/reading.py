@@ -1,0 +1,166 @@
+"""From what came in over HTTP to a request of the service, and to who makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from pydantic import SecretStr
+from pydantic_core import from_json
+from starlette.requests import Request as HttpRequest
+
+from mcp_tasks.api.operations import Operation
+from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.http.principals import principal_of
+from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
+from mcp_tasks.refusals import unknown_parameter
+from mcp_tasks.requests import Request
+from mcp_tasks.server.arguments import parse
+from mcp_tasks.service import Caller
+
+__all__ = ["SESSION_HEADER", "SHARE_HEADER", "ApiSettings", "NotJson", "caller_of", "read_request", "waits"]
+
+SESSION_HEADER: Final = "mcp-tasks-session"
+"""Header that names the session where neither the path nor a parameter does."""
+
+SHARE_HEADER: Final = "mcp-tasks-share"
+"""Header with the token of a share."""
+
+_EXACT: Final = 2**53
+"""Below it a JSON number is the same as an integer and as a float."""
+
+
+class ApiSettings(Protocol):
+    """What the API needs to know of the settings."""
+
+    @property
+    def owner(self) -> str:
+        """Who runs the server, and alone may ask for what concerns all owners."""
+        ...
+
+    @property
+    def session(self) -> str | None:
+        """The session that is meant where a call names none."""
+        ...
+
+    @property
+    def share(self) -> SecretStr | None:
+        """Token of the share that is meant where a call gives none."""
+        ...
+
+    @property
+    def max_wait_ms(self) -> int:
+        """The longest that one call waits."""
+        ...
+
+
+class NotJson(Exception):
+    """The body says that it is something else than JSON."""
+
+
+async def read_request(http: HttpRequest, row: Operation) -> Request:
+    """Read what an operation is asked for.
+
+    Raises:
+        InvalidArgument: As for a tool; what stands in a query is typed as loosely, a body is not.
+        NotJson: The body has another type.
+    """
+    from_path = {name: http.path_params[name] for name in row.path_fields}
+    in_query = _query(http)
+    if row.method in ("GET", "DELETE"):
+        _refuse_twice(from_path, in_query)
+        return parse(row.request, in_query | from_path)
+    if in_query:
+        raise InvalidArgument(
+            f"unknown parameter {next(iter(in_query))[:64]!r} in the query",
+            f"{row.method} takes its parameters as a JSON object in the body",
+        )
+    if row.takes_document:
+        return _checked(row.request, from_path)
+    given = await _body(http)
+    _refuse_twice(from_path, given)
+    return _checked(row.request, given | from_path)
+
+
+def caller_of(http: HttpRequest, request: Request, settings: ApiSettings) -> Caller:
+    """Say who calls: the session is that of the request, else of the header, of the settings, the default.
+
+    Raises:
+        InvalidArgument: What a header says is wrong.
+        PolicyDenied: Nobody is known at the other end.
+    """
+    principal = principal_of(http.scope.get("user"))
+    session = request.session or http.headers.get(SESSION_HEADER)
+    if session is not None and not SESSION_NAME.fullmatch(session):
+        raise InvalidArgument(
+            "the header Mcp-Tasks-Session is not a session name",
+            "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is not . or ..",
+        )
+    session = session or settings.session
+    share = http.headers.get(SHARE_HEADER)
+    if share == "":
+        raise InvalidArgument("the header Mcp-Tasks-Share is empty", "give the token as it was told")
+    return Caller(
+        owner=principal.owner,
+        session=session or DEFAULT_SESSION,
+        named=session is not None,
+        max_wait_ms=settings.max_wait_ms,
+        share=share or (settings.share.get_secret_value() if settings.share else None),
+        role=principal.role,
+    )
+
+
+def _query(http: HttpRequest) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for name, value in http.query_params.multi_items():
+        if name in given:
+            raise InvalidArgument(f"{name[:64]!r} is given twice", "give it once")
+        given[name] = value
+    return given
+
+
+async def _body(http: HttpRequest) -> dict[str, Any]:
+    """The object in the body; no body at all is an empty one."""
+    data = await http.body()
+    kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and (data or kind):
+        raise NotJson
+    if not data:
+        return {}
+    try:
+        value = from_json(data, allow_inf_nan=False)
+    except ValueError:
+        raise InvalidArgument("the body is not JSON", "give an object with the parameters") from None
+    if not isinstance(value, dict):
+        raise InvalidArgument("the body is not a JSON object", 'give {"name": value, ...}')
+    return {name: _whole(each) for name, each in value.items()}
+
+
+def _refuse_twice(from_path: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    if both := next((name for name in from_path if name in given), None):
+        raise InvalidArgument(f"{both} is in the path already", "leave it out beside that")
+
+
+def _checked(request: type[Request], given: Mapping[str, Any]) -> Request:
+    for name in given:
+        if name not in request.model_fields:
+            raise unknown_parameter(name, request.tool, request.model_fields)
+    return request(**{name: value for name, value in given.items() if value is not None})
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number, so 5.0 is as much of an integer as 5."""
+    match value:
+        case float() if value.is_integer() and abs(value) < _EXACT:
+            return int(value)
+        case list():
+            return [_whole(each) for each in value]
+        case dict():
+            return {name: _whole(each) for name, each in value.items()}
+        case _:
+            return value
+
+
+def waits(row: Operation) -> bool:
+    """Whether an operation may take its time before it answers, changing nothing meanwhile."""
+    return (row.method == "GET" and "wait_ms" in row.request.model_fields) or row.name == "wait_tasks"
