@@ -119,7 +119,7 @@ def running_server(
         )
     try:
         said = wait_until(lambda: _announced(log, began, process), "the server listens", _START_SECONDS)
-        yield HttpServer(process, said, log)
+        yield HttpServer(process, said or "", log)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -141,5 +141,5 @@ async def answer(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
     """What a tool answers; it must be no error."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, result.structured_content
-    assert result.structured_content is not None
-    return result.structured_content
+    view: dict[str, Any] = result.structured_content
+    return view

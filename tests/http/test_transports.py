@@ -78,23 +78,23 @@ async def test_a_socket_file_is_for_its_user_alone_and_goes_with_the_server(tmp_
         assert stat.S_IMODE(os.lstat(path).st_mode) == 0o600
         async with server.mcp() as client:
             assert (await answer(client, "run_command", command="true"))["task_id"]
-        with pytest.raises(AssertionError, match="somebody listens at"):
-            with running_server(tmp_path / "state", "--uds", str(path)):
-                pass
+        second = running_server(tmp_path / "state", "--uds", str(path))
+        with pytest.raises(AssertionError, match="somebody listens at"), second:
+            pass
         server.process.kill()
         server.process.wait()
         assert path.exists()
-        with running_server(tmp_path / "state", "--uds", str(path)) as second:
-            async with second.mcp("legacy") as client:
+        with running_server(tmp_path / "state", "--uds", str(path)) as third:
+            async with third.mcp("legacy") as client:
                 assert len((await answer(client, "list_tasks"))["tasks"]) == 1
     assert not path.exists()
 
 
 async def test_an_address_that_is_taken_is_refused_in_words(tmp_path: Path) -> None:
     with running_server(tmp_path / "state") as server:
-        with pytest.raises(AssertionError, match=f"port {server.port} cannot be listened at"):
-            with running_server(tmp_path / "other", "--port", str(server.port)):
-                pass
+        second = running_server(tmp_path / "other", "--port", str(server.port))
+        with pytest.raises(AssertionError, match=f"port {server.port} cannot be listened at"), second:
+            pass
 
 
 @pytest.mark.parametrize(("mode", "transport"), CHANNELS)
@@ -128,10 +128,10 @@ async def test_an_answer_that_a_broken_connection_lost_is_sent_again(tmp_path: P
                     if line.startswith("id: "):
                         last_events.append(line.removeprefix("id: "))
                         break
-        async with server.http(**sessions[0], **{"last-event-id": last_events[0]}) as http:
-            async with http.stream("GET", "/mcp") as early:
-                gate.touch()
-                assert "through 0\\n" in "".join([line async for line in early.aiter_lines()])
+        resumed = {**sessions[0], "last-event-id": last_events[0]}
+        async with server.http(**resumed) as http, http.stream("GET", "/mcp") as early:
+            gate.touch()
+            assert "through 0\\n" in "".join([line async for line in early.aiter_lines()])
         async with server.http(**sessions[1], **{"last-event-id": last_events[1]}) as http:
             late = await http.get("/mcp")
             assert "through 1\\n" in late.text
