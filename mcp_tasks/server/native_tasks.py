@@ -9,11 +9,10 @@ Specification: https://github.com/modelcontextprotocol/ext-tasks, `specification
 from __future__ import annotations
 
 import logging
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
+from typing import Any, Final, cast
 
 import mcp_types as types
 from mcp.server.lowlevel import Server
@@ -21,16 +20,17 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_METHOD_HEADER, MCP_NAME_HEADER, decode_header_value
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from mcp_tasks.errors import InvalidArgument, PolicyDenied, SessionNotFound, TaskNotFound, TasksError
-from mcp_tasks.redaction import redact_text
-from mcp_tasks.requests import CancelTask, GetResult, RunCommand
+from mcp_tasks.errors import TaskNotFound, TasksError
+from mcp_tasks.requests import CancelTask, GetResult, PollTask, RunCommand
 from mcp_tasks.server.arguments import understood
 from mcp_tasks.server.callers import Callers, Context
 from mcp_tasks.server.phrases import duration
+from mcp_tasks.server.protocol_errors import told_as_protocol_errors
+from mcp_tasks.server.subscriptions import Tell
 from mcp_tasks.server.text import render
 from mcp_tasks.service import Caller, Service, ToolCall
 
-__all__ = ["EXTENSION", "NativeTasks", "require_declared"]
+__all__ = ["EXTENSION", "NativeTasks", "TaskFeed", "require_declared"]
 
 EXTENSION: Final = "io.modelcontextprotocol/tasks"
 
@@ -38,6 +38,9 @@ _SHAPES_THE_WAIT: Final = ("wait_ms", "until", "pattern", "idle_ms", "interactiv
 """Who gives one of these has decided for himself how long to wait, or wants to talk to the command."""
 
 _OPEN: Final = frozenset({"pending", "running"})
+_MOST_LISTENED_TO: Final = 1_000
+"""Tasks that one subscription hears of."""
+
 _SOONEST_MS: Final = 500
 _LATEST_MS: Final = 5_000
 
@@ -105,7 +108,7 @@ class NativeTasks:
         Raises:
             MCPError: The request or the task cannot be served, by the codes of the specification.
         """
-        async with self._served(context, params.task_id) as caller:
+        with self._served(context, params.task_id) as caller:
             return {"resultType": "complete", **await self.detailed(caller, params.task_id)}
 
     async def update(self, context: Context, params: _UpdateParams) -> dict[str, Any]:
@@ -114,7 +117,7 @@ class NativeTasks:
         Raises:
             MCPError: As `get`.
         """
-        async with self._served(context, params.task_id) as caller:
+        with self._served(context, params.task_id) as caller:
             await self._view(caller, params.task_id)
             return {"resultType": "complete"}
 
@@ -124,7 +127,7 @@ class NativeTasks:
         Raises:
             MCPError: As `get`.
         """
-        async with self._served(context, params.task_id) as caller:
+        with self._served(context, params.task_id) as caller:
             at, began = time.time_ns() // 1_000_000, time.monotonic()
             view = await self._service.cancel_task(caller, CancelTask(task_id=params.task_id))
             took_ms = round((time.monotonic() - began) * 1_000)
@@ -148,22 +151,54 @@ class NativeTasks:
     async def _view(self, caller: Caller, task_id: str) -> Mapping[str, Any]:
         return await self._service.get_result(caller, GetResult(task_id=task_id))
 
-    @asynccontextmanager
-    async def _served(self, context: Context, task_id: str) -> AsyncIterator[Caller]:
+    @contextmanager
+    def _served(self, context: Context, task_id: str) -> Iterator[Caller]:
         """Let a request come to the service as whose it is, and every error go as the protocol has it."""
         if not _is_modern(context):
             raise MCPError(types.METHOD_NOT_FOUND, "Method not found", data=context.method)
         _check_routed(context, task_id)
         require_declared(context)
-        try:
+        with told_as_protocol_errors(context):
             yield self._callers.caller(context)
-        except TasksError as error:
-            raise _refused(error) from error
-        except Exception:  # noqa: BLE001 - the edge: what is not ours to tell goes to the log
-            incident = secrets.token_hex(4)  # joins the answer and the log
-            _log.exception("incident %s: %s failed", incident, context.method)
-            said = f"{context.method} failed, incident {incident}; the server's log has the details"
-            raise MCPError(types.INTERNAL_ERROR, said) from None
+
+
+class TaskFeed:
+    """What `subscriptions/listen` has for the extension: `notifications/tasks` for chosen tasks."""
+
+    field = "taskIds"
+
+    def __init__(self, service: Service, callers: Callers, native: NativeTasks) -> None:
+        self._service = service
+        self._callers = callers
+        self._native = native
+
+    async def agree(self, context: Context, wanted: object) -> object | None:
+        """The ids of those tasks that there are for the caller.
+
+        Raises:
+            MCPError: The request does not declare the extension, or these are no ids.
+        """
+        require_declared(context)
+        if not isinstance(wanted, list) or not all(isinstance(task_id, str) for task_id in wanted):
+            raise MCPError(types.INVALID_PARAMS, "taskIds is not a list of strings")
+        if len(wanted) > _MOST_LISTENED_TO:
+            raise MCPError(types.INVALID_PARAMS, f"taskIds has more than {_MOST_LISTENED_TO} ids")
+        caller = self._callers.caller(context)
+        found = []
+        for task_id in dict.fromkeys(wanted):
+            with suppress(TaskNotFound):
+                await self._service.poll_task(caller, PollTask(task_id=task_id, show="none"))
+                found.append(task_id)
+        return found or None
+
+    async def tell(self, context: Context, agreed: object, tell: Tell) -> None:
+        """Tell each task as it is now and at each change of its state, as `tasks/get` does."""
+        caller = self._callers.caller(context)
+        task_ids = cast("list[str]", agreed)
+        async with aclosing(self._service.watch(caller, task_ids)) as views:
+            async for view in views:
+                with suppress(TaskNotFound):  # it has been cleared in this moment
+                    await tell("notifications/tasks", await self._native.detailed(caller, view["task_id"]))
 
 
 def require_declared(context: Context) -> None:
@@ -239,17 +274,3 @@ def _message(view: Mapping[str, Any]) -> str:
     if "queue" in view:
         said.append(f"waiting for {view['queue']['waiting_for']}")
     return "; ".join(filter(None, (", ".join(said), view.get("warning"))))
-
-
-def _refused(error: TasksError) -> MCPError:
-    match error:
-        case InvalidArgument() | SessionNotFound() | TaskNotFound():
-            code = types.INVALID_PARAMS
-        case PolicyDenied():
-            code = types.INVALID_REQUEST
-        case _:
-            code = types.INTERNAL_ERROR
-    said = {"code": error.code, "hint": redact_text(error.hint)}
-    # What was not found is what the client has given, and need not be told to it.
-    message = "Task not found" if isinstance(error, TaskNotFound) else redact_text(error.message[:1_000])
-    return MCPError(code, message, data=said)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Literal
 
 import mcp_types as types
 from mcp import Client
-from mcp.client import ClaimContext, ClientExtension, ResultClaim
+from mcp.client import ClaimContext, ClientExtension, NotificationBinding, ResultClaim
 
 from mcp_tasks.server.native_tasks import EXTENSION
 
-__all__ = ["Handle", "TaskHandles", "ask", "call", "run"]
+__all__ = ["Handle", "Hear", "TaskHandles", "ask", "call", "run"]
+
+
+Hear = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Handle(types.Result):
@@ -29,13 +32,32 @@ async def _finish(handle: Handle, context: ClaimContext) -> types.CallToolResult
     raise AssertionError("the tests go on from the handle themselves")
 
 
+class _Notified(types.NotificationParams):
+    """A DetailedTask that was pushed, all of it."""
+
+    model_config: ClassVar[Any] = {**types.NotificationParams.model_config, "extra": "allow"}
+
+
 class TaskHandles(ClientExtension):
     """Declares the extension, and takes handles for results."""
 
     identifier = EXTENSION
 
+    def __init__(self, hear: Hear | None = None) -> None:
+        self._hear = hear
+
     def claims(self) -> Sequence[ResultClaim[Any]]:
         return (ResultClaim(result_type="task", model=Handle, resolve=_finish),)
+
+    def notifications(self) -> Sequence[NotificationBinding[Any]]:
+        hear = self._hear
+        if hear is None:
+            return ()
+
+        async def heard(params: _Notified) -> None:
+            await hear(params.model_dump(by_alias=True, exclude_unset=True))
+
+        return (NotificationBinding(method="notifications/tasks", params_type=_Notified, handler=heard),)
 
 
 class _Request(types.Request[dict[str, Any], str]):

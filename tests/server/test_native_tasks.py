@@ -3,10 +3,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import mcp_types as types
 import pytest
 from mcp import Client
@@ -18,7 +20,7 @@ from mcp_tasks.server.callers import SHARE_META_KEY, Identity
 from mcp_tasks.server.mcp_server import build_server
 from mcp_tasks.server.native_tasks import EXTENSION
 from tests.server.fakes import VIEW, FakeService, FakeSettings
-from tests.server.native_client import TaskHandles, ask, call, run
+from tests.server.native_client import Hear, TaskHandles, ask, call, run
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
 
@@ -36,12 +38,18 @@ class Rig:
 
     @asynccontextmanager
     async def client(
-        self, owner: str | None = None, mode: str = "auto", *, declares: bool = True
+        self,
+        owner: str | None = None,
+        mode: str = "auto",
+        *,
+        declares: bool = True,
+        hear: Hear | None = None,
+        **options: Any,
     ) -> AsyncIterator[Client]:
         who = owner or self.agent.caller.owner
         server = build_server(self.agent.service, FakeSettings(owner=who), lambda _: Identity(who))
-        extensions = [TaskHandles()] if declares else []
-        async with Client(server, mode=mode, extensions=extensions) as client:
+        extensions = [TaskHandles(hear)] if declares else []
+        async with Client(server, mode=mode, extensions=extensions, **options) as client:
             yield client
 
 
@@ -219,12 +227,13 @@ async def test_an_update_is_acknowledged_and_changes_nothing(rig: Rig) -> None:
 async def test_another_owners_task_is_as_unknown_as_one_that_never_was(rig: Rig, method: str) -> None:
     task_id = await rig.agent.start("sleep 600")
     async with rig.client(owner="somebody else") as client:
-        errors = [
+        theirs, never, wrong = [
             await refused(client, method, taskId=given, inputResponses={})
             for given in (task_id, UNKNOWN, "no id at all")
         ]
-    assert errors[0] == errors[1] == errors[2]
-    assert (errors[0].code, errors[0].message) == (types.INVALID_PARAMS, "Task not found")
+    assert theirs.message.replace(task_id, UNKNOWN) == never.message
+    assert (theirs.code, theirs.data) == (never.code, never.data) == (wrong.code, wrong.data)
+    assert theirs.code == types.INVALID_PARAMS
     assert (await rig.agent.poll(task_id))["state"] == "running"
 
 
@@ -288,3 +297,77 @@ async def test_a_defect_is_told_by_an_incident_and_logged(caplog: pytest.LogCapt
     assert found is not None
     assert found[1] in caplog.text
     assert "/a/path" not in error.message
+
+
+@dataclass
+class Listener:
+    """What a listening client has been told."""
+
+    acknowledged: anyio.Event = field(default_factory=anyio.Event)
+    agreed: dict[str, Any] = field(default_factory=dict)
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    async def acknowledge(self, message: Any) -> None:
+        if isinstance(message, types.SubscriptionsAcknowledgedNotification):
+            self.agreed = message.params.notifications.model_dump(by_alias=True, exclude_none=True)
+            self.acknowledged.set()
+
+    async def hear(self, params: dict[str, Any]) -> None:
+        self.told.append(params)
+
+
+@asynccontextmanager
+async def listening(rig: Rig, task_ids: list[str], owner: str | None = None) -> AsyncIterator[Listener]:
+    listener = Listener()
+    async with (
+        rig.client(owner, hear=listener.hear, message_handler=listener.acknowledge) as client,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(partial(ask, client, "subscriptions/listen", notifications={"taskIds": task_ids}))
+        with anyio.fail_after(10):
+            await listener.acknowledged.wait()
+        yield listener
+        group.cancel_scope.cancel()
+
+
+async def test_a_listener_hears_of_a_task_as_it_is_and_of_its_end(rig: Rig, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    task_id = await rig.agent.start(f"until [ -e {go} ]; do sleep 0.02; done; echo over")
+    async with listening(rig, [task_id, UNKNOWN]) as listener:
+        assert listener.agreed == {"taskIds": [task_id]}
+        await until_told(listener, "working")
+        go.touch()
+        last = await until_told(listener, "completed")
+    assert "over" in last["result"]["content"][0]["text"]
+    async with rig.client() as client:
+        asked = await ask(client, "tasks/get", taskId=task_id)
+    assert last["_meta"].keys() == {"io.modelcontextprotocol/subscriptionId"}
+    assert {**last, "resultType": "complete", "_meta": None} == {**asked, "_meta": None}
+
+
+async def until_told(listener: Listener, status: str) -> dict[str, Any]:
+    async def told() -> dict[str, Any] | None:
+        return next((task for task in listener.told if task["status"] == status), None)
+
+    found = await eventually(told, f"the listener hears of {status}")
+    assert found is not None
+    return found
+
+
+async def test_nobody_hears_of_another_owners_task(rig: Rig) -> None:
+    task_id = await rig.agent.start("sleep 600")
+    async with listening(rig, [task_id], owner="somebody else") as listener:
+        assert listener.agreed == {}
+
+
+@pytest.mark.parametrize("wanted", ["one", [1], [UNKNOWN] * 1_001])
+async def test_ids_that_are_none_are_refused(rig: Rig, wanted: Any) -> None:
+    async with rig.client() as client:
+        error = await refused(client, "subscriptions/listen", notifications={"taskIds": wanted})
+    assert error.code == types.INVALID_PARAMS
+
+
+async def test_who_does_not_declare_the_extension_cannot_listen_to_tasks(rig: Rig) -> None:
+    async with rig.client(declares=False) as client:
+        error = await refused(client, "subscriptions/listen", notifications={"taskIds": [UNKNOWN]})
+    assert error.code == types.MISSING_REQUIRED_CLIENT_CAPABILITY
