@@ -14,7 +14,7 @@ from mcp_tasks.api.problems import STATUSES
 from mcp_tasks.models import SESSION_NAME
 from mcp_tasks.requests import Request
 
-__all__ = ["document"]
+__all__ = ["document", "version"]
 
 Json = dict[str, Any]
 
@@ -69,7 +69,7 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {
             "title": "mcp_tasks",
-            "version": importlib.metadata.version("mcp-tasks"),
+            "version": version(),
             "description": "Commands as durable tasks: started, looked at, read and ended over HTTP.",
         },
         "servers": [{"url": "/api"}],
@@ -81,6 +81,14 @@ def document() -> Json:
             "schemas": {"Problem": _PROBLEM, **_shared()},
         },
     }
+
+
+def version() -> str:
+    """The version of this package; 0 where it is run from a source tree."""
+    try:
+        return importlib.metadata.version("mcp-tasks")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
 
 
 def _operation(row: Operation) -> Json:

@@ -40,7 +40,7 @@ class ServiceFigures:
 
 
 def count(desk: Desk) -> ServiceFigures:
-    """Count everything. Blocking, and some work where there are very many sessions. Raises StoreUnavailable."""
+    """Count everything. Blocking, and some work where there are many sessions. Raises StoreUnavailable."""
     store = desk.store
     sessions: Counter[str] = Counter()
     tasks: Counter[str] = Counter()

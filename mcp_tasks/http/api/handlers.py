@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import anyio.to_thread
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from mcp_tasks.api.openapi import version
 from mcp_tasks.clock import rfc3339
 from mcp_tasks.errors import MessageNotFound, PolicyDenied, RevisionConflict, SessionNotFound
 from mcp_tasks.http.api.files import export_whole, read_stream
@@ -145,7 +145,7 @@ async def _server_info(call: Call) -> Mapping[str, Any]:
     caller, settings = call.caller, call.settings
     return {
         "name": "mcp-tasks",
-        "version": importlib.metadata.version("mcp-tasks"),
+        "version": version(),
         "now": rfc3339(time.time_ns() // 1_000_000),
         "owner": caller.owner,
         "role": caller.role,

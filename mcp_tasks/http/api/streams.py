@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import codecs
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -178,14 +178,23 @@ def _events(feed: Callable[[_Channel], Awaitable[None]]) -> Response:
     sending, receiving = anyio.create_memory_object_stream[ServerSentEvent](0)
 
     async def feed_and_close() -> None:
-        async with receiving, sending:
-            try:
-                await feed(sending)
-            except* TasksError as errors:
-                await sending.send(_event("problem", _problem(errors)))
+        try:
+            async with sending:
+                try:
+                    await feed(sending)
+                except* TasksError as errors:
+                    await sending.send(_event("problem", _problem(errors)))
+        except BaseException:
+            receiving.close()  # nobody may have begun to take anything
+            raise
+
+    async def taken() -> AsyncIterator[ServerSentEvent]:
+        async with receiving:
+            async for event in receiving:
+                yield event
 
     return EventSourceResponse(
-        receiving, ping=_PING_S, sep="\n", send_timeout=_SEND_S, data_sender_callable=feed_and_close
+        taken(), ping=_PING_S, sep="\n", send_timeout=_SEND_S, data_sender_callable=feed_and_close
     )
 
 
