@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import aclosing, suppress
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 
@@ -89,10 +89,9 @@ async def _tell_growth(
     known = -1
     with suppress(TaskNotFound):  # it was cleared, and will not change any more
         while True:
-            waits = {} if cursor is None else {"until": "output", "wait_ms": caller.max_wait_ms}
-            view = await service.poll_task(
-                caller, PollTask(task_id=task.task_id, cursor=cursor, show="none", **waits)
-            )
+            until: Literal["output"] | None = None if cursor is None else "output"
+            request = PollTask(task_id=task.task_id, cursor=cursor, until=until, show="none")
+            view = await service.poll_task(caller, request)
             size, is_final = view[f"{task.stream}_bytes"], view["state"] in _FINAL
             if is_final or -1 < known != size:
                 await tell(uri)

@@ -164,7 +164,8 @@ class _Connection:
 
     def _note(self, message: types.JSONRPCMessage) -> None:
         if isinstance(message, types.JSONRPCRequest):
-            self._open.add(request_key(message.id))
+            if message.method != "subscriptions/listen":  # nobody waits for the end of that
+                self._open.add(request_key(message.id))
         elif isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
             self._settle((message.params or {}).get("requestId"))  # it is never answered
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mcp_tasks.errors import InvalidArgument, TaskNotFound, TasksError
 from mcp_tasks.models import TASK_ID, SessionKey, Task
-from mcp_tasks.output import RunOutput
+from mcp_tasks.output import RunOutput, Stream
 from mcp_tasks.requests import (
     AddMessage,
     CancelTask,
@@ -49,7 +49,7 @@ from mcp_tasks.service.sessions.ends import SessionEnds
 from mcp_tasks.service.sessions.sessions import Sessions
 from mcp_tasks.service.tasks.conversing import Conversing
 from mcp_tasks.service.tasks.ending import Ending
-from mcp_tasks.service.tasks.reading import Reading
+from mcp_tasks.service.tasks.reading import Excerpt, Reading
 from mcp_tasks.service.tasks.several import Several
 from mcp_tasks.service.tasks.starting import Starting
 from mcp_tasks.service.watching import Piece, Tally, Watching
@@ -59,9 +59,9 @@ __all__ = [
     "Caller",
     "Client",
     "Desk",
+    "Excerpt",
     "Piece",
     "Service",
-    "ServiceFigures",
     "Tally",
     "ToolCall",
     "View",
@@ -103,6 +103,13 @@ class Service:
     async def get_result(self, caller: Caller, request: GetResult) -> View:
         """Show the record of a task and a part of its output."""
         return await self._served(caller, request, self._reading.get_result)
+
+    async def read_output(
+        self, caller: Caller, task_id: str, stream: Stream, offset: int = 0, limit: int = 262_144
+    ) -> Excerpt:
+        """The exact bytes of one stream of a task's output, a part of them; no tool does that."""
+        admitted = await self._desk.access.admit(caller, "read")
+        return await self._reading.read_output(admitted, task_id, stream, offset, limit)
 
     async def list_tasks(self, caller: Caller, request: ListTasks) -> View:
         """List the tasks of a session, newest first, with how many there are in each state."""

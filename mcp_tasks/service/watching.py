@@ -178,6 +178,18 @@ class Watching:
             self._attended.set()
             await anyio.sleep_forever()
 
+    async def post(self, work: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        """Have something told to somebody who does not wait for it himself; `scope` ends it."""
+
+        async def told() -> None:
+            with scope:
+                try:
+                    await work()
+                except Exception:
+                    log.exception("what somebody listens to cannot be told any more")
+
+        (await self._posts()).start_soon(told)
+
     async def watch(self, caller: Caller, task_ids: Collection[str]) -> AsyncGenerator[View, None]:
         """The view of each task, without output, now and at each change of its state, until all are final.
 

@@ -5,24 +5,40 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.models import FINAL_STATES, TASK_ID, SessionKey, StateName, Task, TaskKey
-from mcp_tasks.output import Cursor, OutputView, view_head_tail, view_lines, view_range
+from mcp_tasks.output import Cursor, OutputView, Stream, view_head_tail, view_lines, view_range
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import GetResult, ListTasks, PollTask, SearchOutput
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
 from mcp_tasks.service.tasks.searching import search_tasks
 from mcp_tasks.views import fitting
 
-__all__ = ["Reading"]
+__all__ = ["Excerpt", "Reading"]
 
 _DIGEST_BYTES = 16_384
 _PAGE_BYTES = 32_768
 _SEARCH_S = 5.0
 _MOST_COUNTS = 5
 _RUNNING: tuple[StateName, ...] = ("running",)
+
+
+class Excerpt(NamedTuple):
+    """Some bytes of what a task has written, exactly as it wrote them.
+
+    Attributes:
+        offset: Of the first byte, after the one asked for where that is gone.
+        size: How many bytes the stream has so far.
+        run: Number of the run that wrote it: the newest that has written anything.
+    """
+
+    offset: int
+    data: bytes
+    size: int
+    run: int
+    is_complete: bool
 
 
 class Reading:
@@ -91,6 +107,21 @@ class Reading:
             offset = request.offset or 0
             return view_range(output, run, streams, offset, limit, encoding=encoding, final=final, ansi=ansi)
         return view_head_tail(output, run, _DIGEST_BYTES, final=final, ansi=ansi)
+
+    async def read_output(
+        self, caller: Caller, task_id: str, stream: Stream, offset: int, limit: int
+    ) -> Excerpt:
+        """Bytes of one stream, at most `limit` from `offset` on; fewer before a hole, and at the end."""
+        key = self._desk.find(caller, task_id)
+        return await self._desk.blocking(self._excerpt, key, stream, offset, limit)
+
+    def _excerpt(self, key: TaskKey, stream: Stream, offset: int, limit: int) -> Excerpt:
+        # The state is read first: what a final task has written is there when it is read now.
+        task = self._desk.reconciler.look(key).task
+        output, run = self._desk.presenter.newest_output(task)
+        start, data = output.read(stream, offset, limit)
+        size = max(output.size(stream), start + len(data))
+        return Excerpt(start, data, size, run, is_complete=task.is_final or run < task.run)
 
     async def list_tasks(self, caller: Caller, request: ListTasks) -> View:
         """List the tasks of a session, newest first, with how many there are in each state."""
