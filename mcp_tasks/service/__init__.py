@@ -62,6 +62,7 @@ __all__ = [
     "Excerpt",
     "Piece",
     "Service",
+    "ServiceFigures",
     "Tally",
     "ToolCall",
     "View",
