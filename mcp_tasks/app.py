@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,16 @@ import anyio.to_thread
 from mcp_tasks.admission import Admission
 from mcp_tasks.archives import LateArchives
 from mcp_tasks.clock import Clock
-from mcp_tasks.errors import NotSupported, SessionNotFound
+from mcp_tasks.errors import NotSupported, SessionNotFound, TasksError
 from mcp_tasks.executors.local import LocalExecutor
 from mcp_tasks.handover import call_steward, ring
 from mcp_tasks.holding import Holding
+from mcp_tasks.hooks import FileOutbox, Looking, MemoryOutbox, Surroundings, TaskHooks
 from mcp_tasks.keeping import Keeping
-from mcp_tasks.launches import Defaults
-from mcp_tasks.models import SessionKey, TaskKey
+from mcp_tasks.launches import OURS, TASK_VARIABLE, Defaults
+from mcp_tasks.models import Draft, SessionKey, Task, TaskKey
 from mcp_tasks.parking import Limits, Parking
-from mcp_tasks.ports import Archives, Journal, Sealer, Store
+from mcp_tasks.ports import Archives, Hooks, Journal, Sealer, Store
 from mcp_tasks.presence import LockedPresence, SolePresence
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.projects import Looks, ProjectCache
@@ -51,7 +52,7 @@ from mcp_tasks.waiting import Waiting
 if TYPE_CHECKING:
     from mcp_tasks.transfer import Place
 
-__all__ = ["open_place", "open_service", "open_store"]
+__all__ = ["open_outbox", "open_place", "open_service", "open_store"]
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,11 @@ def open_store(settings: Settings) -> Store:
 def _room(settings: Settings) -> Room:
     hours = settings.memory_hours
     return Room(settings.memory_tasks, settings.memory_bytes, None if hours is None else hours * 3600)
+
+
+def open_outbox(settings: Settings) -> FileOutbox:
+    """What is to be told of the tasks of a state directory. Nothing is opened or made yet."""
+    return FileOutbox(settings.dir / "hooks")
 
 
 def open_place(settings: Settings) -> Place:
@@ -122,6 +128,7 @@ async def open_service(
         base = await anyio.to_thread.run_sync(_open_base, settings, opened)
         queue = _queue(settings, base, is_steward=is_steward)
         async with anyio.create_task_group() as group:
+            hooks = _hooks(settings, base, queue, lambda: keeping)
             keeping = Keeping(
                 base.store,
                 base.executor,
@@ -130,10 +137,11 @@ async def open_service(
                 admission=queue.admission,
                 parking=queue.parking,
                 group=group,
+                is_awaited=hooks.waiting,
             )
             try:
                 archives = _archives(base, queue.presenter)
-                desk = _desk(settings, base, queue, keeping, archives)
+                desk = _desk(settings, base, queue, keeping, archives, hooks=hooks)
                 service = Service(desk)
                 keeping.start()
                 if warm:
@@ -141,6 +149,7 @@ async def open_service(
                 group.start_soon(_try_to, remove_stale_folders)
                 group.start_soon(run_errands, _errands(settings, desk, None if is_steward else archives))
                 group.start_soon(service.projects.attend)
+                group.start_soon(hooks.attend)
                 group.start_soon(service.watching.attend)
                 yield service
             except Exception as error:  # noqa: BLE001 - raised again below, as it was and not in a group
@@ -219,7 +228,9 @@ def _queue(settings: Settings, base: _Base, *, is_steward: bool) -> _Queue:
     return _Queue(parking, admission, presenter)
 
 
-def _desk(settings: Settings, base: _Base, queue: _Queue, keeping: Keeping, archives: Archives) -> Desk:
+def _desk(
+    settings: Settings, base: _Base, queue: _Queue, keeping: Keeping, archives: Archives, *, hooks: Hooks
+) -> Desk:
     """What the use cases work with."""
     store, executor, clock = base.store, base.executor, base.clock
     presence = LockedPresence(settings.dir / "servers") if store.durable else SolePresence()
@@ -253,8 +264,43 @@ def _desk(settings: Settings, base: _Base, queue: _Queue, keeping: Keeping, arch
         journal_limit=settings.journal_limit,
         projects=projects,
         archives=archives,
+        hooks=hooks,
         in_memory=lambda: None if (usage := store.in_memory()) is None else asdict(usage),
     )
+
+
+def _hooks(settings: Settings, base: _Base, queue: _Queue, keeping: Callable[[], Keeping]) -> TaskHooks:
+    """What tells of tasks. Nothing is read before there is something to be told."""
+    looking = Looking(base.reconciler, queue.presenter)
+
+    def note(draft: Draft) -> None:
+        with suppress(TasksError):  # a session that is gone has no journal any more
+            base.store.load_session(draft.session)
+            base.journal.note(draft)
+
+    def keep(task: Task) -> None:
+        keeping().keep(task)
+
+    def settled() -> None:
+        keeping().look_around()
+
+    surroundings = Surroundings(
+        clock=base.clock,
+        sealer=base.sealer,
+        describe=looking.describe,
+        look=looking.look,
+        keep=keep,
+        note=note,
+        call_steward=queue.parking.have_steward,
+        tell_steward=queue.parking.tell_steward,
+        settled=settled,
+        environment={name: value for name, value in os.environ.items() if name not in (*OURS, TASK_VARIABLE)},
+    )
+    secret = settings.hook_secret.get_secret_value() if settings.hook_secret else None
+    outbox = open_outbox(settings) if base.store.durable else MemoryOutbox()
+    hooks = TaskHooks(outbox, surroundings, secret)
+    base.store.tell_ends(hooks.ended)
+    return hooks
 
 
 def _defaults(settings: Settings, base: _Base) -> Defaults:

@@ -64,7 +64,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("MCP_TASKS_TOKEN", "MCP_TASKS_SHARE")
+        if name not in ("MCP_TASKS_TOKEN", "MCP_TASKS_SHARE", "MCP_TASKS_HOOK_SECRET")
     }
     return environment | {
         "MCP_TASKS_DIR": str(settings.dir),

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -40,6 +41,8 @@ class Keeping:
     one of another process is found by the sweep. Nothing here is needed for an answer to be true,
     because an end is told from the exit record (see `reconcile`). So whatever goes wrong here is for the
     log, and is tried again.
+
+    `is_awaited` says whether somebody has to stay though nothing is left to be started. Blocking.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Keeping:
         admission: Admission,
         parking: Parking,
         group: anyio.abc.TaskGroup,
+        is_awaited: Callable[[], bool],
     ) -> None:
         self._store = store
         self._executor = executor
@@ -60,6 +64,7 @@ class Keeping:
         self._admission = admission
         self._parking = parking
         self._group = group
+        self._is_awaited = is_awaited
         self._kept: set[TaskKey] = set()
         self._drain = anyio.Event()
         self._failures = 0
@@ -86,17 +91,20 @@ class Keeping:
         self._drain.set()
 
     async def until_nothing_waits(self) -> None:
-        """Wait until nothing of the whole store is left to be started, now or as a further run."""
+        """Wait until nothing of the whole store is left to be started or told, now or later."""
         while True:
             turned = self._turned
             try:
-                if not await anyio.to_thread.run_sync(needs_somebody, self._store):
+                if not await anyio.to_thread.run_sync(self._needs_somebody):
                     return
                 for task in await anyio.to_thread.run_sync(retriable, self._store):
                     self.keep(task)
             except TasksError as error:
                 log.warning("nobody can tell whether something is left to be started: %s", error)
             await turned.wait()
+
+    def _needs_somebody(self) -> bool:
+        return needs_somebody(self._store) or self._is_awaited()
 
     async def finish(self, cancel: list[TaskKey]) -> None:
         """Cancel what may not outlive this process, and write down what has ended already."""

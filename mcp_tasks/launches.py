@@ -19,6 +19,7 @@ from mcp_tasks.requests import RunCommand, RunPlan
 
 __all__ = [
     "OURS",
+    "TASK_VARIABLE",
     "Defaults",
     "absolute",
     "can_run",

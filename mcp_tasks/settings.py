@@ -104,6 +104,7 @@ class Settings(BaseSettings):
     Attributes:
         dir: State directory, absolute.
         session: The session that callers mean when they name none; None where nobody has said.
+        server: Where commands do their work; None means here. A server itself takes no notice of it.
         max_running: Running tasks, over all servers of the store.
         queue_limit: Pending tasks, over all servers of the store.
         max_wait_ms: Longest time that one call waits.
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
         memory_tasks: Finished tasks that the memory store keeps; 0 means no limit.
         memory_bytes: Of finished tasks with their output, in the memory store; 0 means no limit.
         memory_hours: Hours after which the memory store forgets a finished task; None means never.
+        hook_secret: What webhooks are signed with; None leaves them unsigned.
         share: Token of the share through which everything is done, in the session that it opens.
         host: Address that is listened at over HTTP.
         port: 0 means any that is free.
@@ -160,6 +162,7 @@ class Settings(BaseSettings):
     session: str | None = Field(
         default=None, description="1 to 128 of the characters A-Z a-z 0-9 . _ -, but not . or .."
     )
+    server: str | None = Field(default=None, description="http://…, https://… or unix:PATH")
     max_running: int = Field(
         default_factory=_default_max_running, ge=1, le=100_000, description="an integer from 1 to 100000"
     )
@@ -205,6 +208,7 @@ class Settings(BaseSettings):
     oauth_scopes: _Words = Field(default=(), description="scopes, with commas between")
     oauth_jwks_url: str | None = Field(default=None, description="the URL of the issuer's keys")
     share: SecretStr | None = Field(default=None, description="the token of a share")
+    hook_secret: SecretStr | None = Field(default=None, description="a text that is hard to guess")
     key: SecretStr | None = Field(
         default=None, description="32 bytes in base64 (several with commas between), or a passphrase"
     )

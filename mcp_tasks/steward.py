@@ -11,7 +11,7 @@ import time
 
 import anyio
 
-from mcp_tasks.app import open_service, open_store
+from mcp_tasks.app import open_outbox, open_service, open_store
 from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.handover import open_bell, open_lock, silence, take_lock
 from mcp_tasks.parking import needs_somebody
@@ -91,7 +91,7 @@ async def _is_needed(settings: Settings) -> bool:
         try:
             store = open_store(settings)
             try:
-                return needs_somebody(store)
+                return needs_somebody(store) or bool(open_outbox(settings).ids())
             finally:
                 store.close()
         except StoreUnavailable:

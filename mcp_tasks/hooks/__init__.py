@@ -1,1 +1,14 @@
-"""Telling of the ends of tasks, and of silence and deadlines, to those who cannot be pushed to."""
+"""Completion hooks: what is told of a task by a command, a webhook or the desktop, at least once.
+
+What is to be told lies in an outbox, durably, before the task is registered. Whichever server lives tells
+it, or the steward; a lock for each task sees to it that only one does at a time. Whoever is killed between
+telling and noting that it is told tells it again, under the same id.
+"""
+
+from __future__ import annotations
+
+from mcp_tasks.hooks.looking import Looking
+from mcp_tasks.hooks.outbox import FileOutbox, MemoryOutbox, Outbox
+from mcp_tasks.hooks.task_hooks import Surroundings, TaskHooks
+
+__all__ = ["FileOutbox", "Looking", "MemoryOutbox", "Outbox", "Surroundings", "TaskHooks"]

@@ -51,8 +51,8 @@ def redact_value(value: Any, values: Collection[str] = ()) -> Any:
 def redact_arguments(arguments: Mapping[str, Any], values: Collection[str] = ()) -> dict[str, Any]:
     """The arguments of a tool call as they may be recorded.
 
-    No value of `env` or `hooks` and no `stdin` is in them, nor what is typed into a task. The values that `secrets`
-    marks, in the call or in a step of a plan, are taken out everywhere.
+    No value of `env` or `hooks` and no `stdin` is in them, nor what is typed into a task. The values that
+    `secrets` marks, in the call or in a step of a plan, are taken out everywhere.
 
     Args:
         arguments: As the client meant them, checked or not.

@@ -21,7 +21,7 @@ from mcp_tasks.launches import Defaults, absolute
 from mcp_tasks.models import Role, Task, TaskKey
 from mcp_tasks.output import Cursor
 from mcp_tasks.output.search import compile_pattern
-from mcp_tasks.ports import Archives, Audit, Executor, Journal, Sealer, Store
+from mcp_tasks.ports import Archives, Audit, Executor, Hooks, Journal, Sealer, Store
 from mcp_tasks.presenting import Presenter
 from mcp_tasks.projects import ProjectCache
 from mcp_tasks.reconcile import Reconciler, Sight
@@ -60,6 +60,7 @@ class Desk:
         journal_limit: Live messages of a journal whose session sets no limit; 0 means no limit.
         projects: What was found out about projects.
         archives: Where sessions are put away.
+        hooks: What tells of tasks to those who cannot be pushed to.
         in_memory: Figures of what ends with this process, over all sessions; None where nothing does.
     """
 
@@ -85,6 +86,7 @@ class Desk:
     journal_limit: int
     projects: ProjectCache
     archives: Archives
+    hooks: Hooks
     in_memory: Callable[[], Mapping[str, int] | None]
 
     async def blocking(self, function: Callable[..., T], *args: Any) -> T:

@@ -28,7 +28,7 @@ class FallbackStore:
     def __init__(self, primary: Store, make_refuge: Callable[[], Store]) -> None:
         self._primary = primary
         self._make_refuge = make_refuge
-        self._tell_end: Callable[[Task], None] | None = None
+        self._tell_end: list[Callable[[Task], None]] = []
         self._refuge: Store | None = None
         self._diverted: set[TaskKey] = set()
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class FallbackStore:
 
         Over all servers that is once for each task: of those who see its end one wins the compare-and-set.
         """
-        self._tell_end = tell
+        self._tell_end.append(tell)
 
     def divert(self, key: TaskKey) -> Path:
         """Let a task that is not registered yet live in the refuge; returns the refuge's slots.
@@ -87,8 +87,9 @@ class FallbackStore:
     def replace(self, task: Task) -> Task:
         """See `ports.Store`."""
         stored = self._of(task.key).replace(task)
-        if stored.is_final and self._tell_end is not None:
-            self._tell_end(stored)
+        if stored.is_final:
+            for tell in self._tell_end:
+                tell(stored)
         return stored
 
     def delete(self, key: TaskKey) -> int:

@@ -18,6 +18,7 @@ from mcp_tasks.redaction import redact_text, redact_value, secret_values
 from mcp_tasks.requests import UpdateSession
 from mcp_tasks.service.access import live_shares, make_share
 from mcp_tasks.service.sessions.workspaces import Workspaces
+from mcp_tasks.service.tasks.hooking import sealed_hooks
 
 __all__ = ["SessionEdit"]
 
@@ -40,12 +41,13 @@ class SessionEdit:
     """
 
     def __init__(self, request: UpdateSession, key: SessionKey, workspaces: Workspaces, now: int) -> None:
-        """Seals what is to be sealed. Raises StoreUnavailable where that cannot be."""
+        """Seals what is to be sealed. Raises StoreUnavailable where that cannot be, NotSupported."""
         self._secrets = (*secret_values(request.env), *workspaces.secret_values(key))
         self._request = request
         self._workspaces = workspaces
         self._now = now
         self._env = workspaces.sealed(request.env)
+        self._hooks = None if request.hooks is None else sealed_hooks(request.hooks, workspaces.sealer)
         self.made: tuple[Share, str] | None = None
 
     def __call__(self, session: Session) -> Session:
@@ -70,6 +72,7 @@ class SessionEdit:
             "title": None if request.title is None else redact_text(request.title, self._secrets),
             "journal_limit": request.journal_limit,
             "seal_journal": request.seal_journal,
+            "hooks": self._hooks,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

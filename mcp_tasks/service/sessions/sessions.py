@@ -44,7 +44,7 @@ class Sessions:
 
     async def update_session(self, caller: Caller, request: UpdateSession) -> View:
         """Change a session, or make it. Raises RevisionConflict, PolicyDenied."""
-        if request.share is not None or request.revoke is not None:
+        if request.share is not None or request.revoke is not None or request.hooks is not None:
             self._desk.require(caller, "owner")
         async with self._desk.turns.of(caller.session_key):
             return await self._desk.blocking(self._update, caller, request)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mcp_tasks.clock import rfc3339
-from mcp_tasks.models import Closed, Connection, JournalFigures, Plan, Session, Share, StateName
+from mcp_tasks.models import Closed, Connection, Hook, JournalFigures, Plan, Session, Share, StateName
 from mcp_tasks.ports import Archive
 
 __all__ = [
@@ -83,6 +83,7 @@ def session_view(session: Session, figures: Figures) -> dict[str, Any]:
         "recent_commands": list(figures.recent_commands),
         "connections": [connection_view(connection) for connection in figures.connections],
         "shares": [share_view(share) for share in figures.shares],
+        "hooks": [hook_view(hook) for hook in session.hooks],
         **figures.extra,
         "next": _next(name, state, figures),
     }
@@ -133,6 +134,16 @@ def share_view(share: Share) -> dict[str, Any]:
             "expires_at": _moment(share.expires_at),
         }
     )
+
+
+def hook_view(hook: Hook) -> dict[str, Any]:
+    """A hook without what it calls, which may hold secrets."""
+    times = {"idle": ("idle_ms", hook.idle_ms), "deadline": ("before_ms", hook.before_ms)}
+    return {
+        "kind": hook.kind,
+        "on": list(hook.on),
+        **dict(times[event] for event in hook.on if event in times),
+    }
 
 
 def connection_view(connection: Connection) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Workspaces:
 
     def __init__(self, records: SessionRecords, sealer: Sealer, defaults: Defaults) -> None:
         self._records = records
-        self._sealer = sealer
+        self.sealer = sealer
         self._defaults = defaults
         self._known: OrderedDict[SessionKey, tuple[Workspace, Defaults]] = OrderedDict()
         self._guard = threading.Lock()
@@ -65,7 +65,7 @@ class Workspaces:
     def _applied(self, workspace: Workspace) -> Defaults:
         environment, values = self._defaults.environment, self._defaults.secret_values
         if workspace.env:
-            added = {name: self._sealer.unseal(value) for name, value in workspace.env.items()}
+            added = {name: self.sealer.unseal(value) for name, value in workspace.env.items()}
             environment = {**environment, **added}
             values = (*values, *secret_values(added))
         return replace(
@@ -101,7 +101,7 @@ class Workspaces:
 
     def sealed(self, env: Mapping[str, str | None]) -> dict[str, str | None]:
         """Values as they may be kept; None stays. Raises StoreUnavailable."""
-        return {name: None if value is None else self._sealer.seal(value) for name, value in env.items()}
+        return {name: None if value is None else self.sealer.seal(value) for name, value in env.items()}
 
     def folder(self, cwd: str, session: Session) -> str:
         """An existing folder, absolute, as a call in a session names it. Raises InvalidArgument."""

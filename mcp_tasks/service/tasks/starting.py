@@ -9,11 +9,12 @@ from dataclasses import replace
 from mcp_tasks.errors import KeyConflict, StoreBusy, StoreUnavailable, TaskNotFound, TasksError
 from mcp_tasks.launches import Defaults, kept_key, launch_of, same_request, spec_of
 from mcp_tasks.lifecycle import submitted
-from mcp_tasks.models import TASK_ID, Pending, Spec, Task, TaskKey
+from mcp_tasks.models import TASK_ID, Hook, Pending, Spec, Task, TaskKey
 from mcp_tasks.parking import CannotWait
 from mcp_tasks.requests import ClearTask, RunCommand
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
 from mcp_tasks.service.tasks.ending import clear_finished
+from mcp_tasks.service.tasks.hooking import armed, sealed_hooks
 from mcp_tasks.waiting import Condition
 
 __all__ = ["Starting", "require_tasks"]
@@ -82,19 +83,29 @@ class Starting:
         if (held := self._holder(caller, request)) is not None:
             return held, True
         require_tasks(self._desk, caller, spec.after)
-        task, reused = self._admit(caller, request, spec, task_id, defaults)
+        of_session = session.hooks if session is not None else ()
+        hooks = (*of_session, *sealed_hooks(request.hooks, self._desk.sealer))
+        task, reused = self._admit(caller, request, spec, task_id, defaults, hooks=hooks)
         if not reused:
             self._desk.records.begun(session, task, caller.by)
         return task, reused
 
     def _admit(
-        self, caller: Caller, request: RunCommand, spec: Spec, task_id: str, defaults: Defaults
+        self,
+        caller: Caller,
+        request: RunCommand,
+        spec: Spec,
+        task_id: str,
+        defaults: Defaults,
+        *,
+        hooks: Sequence[Hook],
     ) -> tuple[Task, bool]:
         now = self._desk.clock.now_ms()
         task = submitted(TaskKey(caller.owner, caller.session, task_id), spec, now, request.delay_ms)
         launch = launch_of(request, spec, task_id, defaults)
         try:
-            return self._desk.admission.admit(task, launch), False
+            with armed(self._desk.hooks, [task.key], hooks):
+                return self._desk.admission.admit(task, launch), False
         except KeyConflict:
             # The same key was used by somebody else in this moment.
             held = self._holder(caller, request)
@@ -105,8 +116,8 @@ class Starting:
             # The store is well. Run elsewhere, the command might run twice: here too, once it is free.
             raise
         except StoreUnavailable as error:
-            if task.is_held or task.spec.retries or not caller.stays:
-                raise  # nothing in memory can be held, run again, or outlive who has started it
+            if task.is_held or task.spec.retries or hooks or not caller.stays:
+                raise  # nothing in memory can be held, run again, be told of, or outlive who has started it
             # Nothing ran, and nothing durable can be promised. The command still runs, supervised, for
             # as long as this server lives, and every view of it says so.
             log.warning("a task is kept in memory only: %s", error)

@@ -1,0 +1,105 @@
+"""What is to be told of a task, and when: pure functions of what is armed, what was seen, and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mcp_tasks.hooks.armed import Armed, Notice, notice_id
+from mcp_tasks.models import Hook, HookEvent
+
+__all__ = ["FORGOTTEN_MS", "Seen", "first_due", "is_over", "next_moment", "noticed"]
+
+FORGOTTEN_MS: Final = 600_000
+"""What was armed so long ago for a task that is not there was never registered, or cleared long ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A task as it is now, or as it was when it ended.
+
+    Attributes:
+        view: What is told of it.
+        run: Number of its newest run.
+        started_at: When that began, in ms since the epoch; None while nothing runs.
+        output_at: When it printed last; None where it never did.
+    """
+
+    view: Mapping[str, Any]
+    final: bool
+    run: int
+    started_at: int | None = None
+    output_at: int | None = None
+    timeout_ms: int | None = None
+
+
+def noticed(armed: Armed, seen: Seen | None, now: int) -> Armed:
+    """What is armed, with a notice for each thing that has happened and that none is there for yet."""
+    if seen is None:
+        return armed
+    for number, hook in enumerate(armed.hooks):
+        for event in hook.on:
+            moment = _moment(hook, event, seen, now)
+            if moment is None or moment > now:
+                continue
+            mark = _mark(event, seen)
+            newest = armed.newest(number, event)
+            if newest is not None and newest.mark == mark:
+                continue
+            told = notice_id(armed.key.task_id, number, event, mark)
+            armed = armed.with_notice(Notice(told, number, event, mark, moment, seen.view, next_at=now))
+    return armed
+
+
+def first_due(armed: Armed, now: int) -> Notice | None:
+    """The notice that is to be told now, the oldest first."""
+    due = [one for one in armed.notices if one.next_at is not None and one.next_at <= now]
+    return min(due, key=lambda one: (one.at, one.hook)) if due else None
+
+
+def next_moment(armed: Armed, seen: Seen | None, now: int) -> int | None:
+    """When something is to be told or may be to be noticed, as far as that can be foreseen."""
+    moments = [one.next_at for one in armed.notices if one.next_at is not None]
+    if seen is None:
+        moments.append(armed.armed_at + FORGOTTEN_MS)
+    else:
+        for number, hook in enumerate(armed.hooks):
+            for event in hook.on:
+                moment = _moment(hook, event, seen, now)
+                newest = armed.newest(number, event)
+                if moment is not None and (newest is None or newest.mark != _mark(event, seen)):
+                    moments.append(moment)
+    return min(moments, default=None)
+
+
+def is_over(armed: Armed, seen: Seen | None, now: int) -> bool:
+    """Whether nothing of it is left to be told, now or later."""
+    if any(one.next_at is not None for one in armed.notices):
+        return False
+    return now - armed.armed_at >= FORGOTTEN_MS if seen is None else seen.final
+
+
+def _moment(hook: Hook, event: HookEvent, seen: Seen, now: int) -> int | None:
+    """When an event happens, as things are; None where it does not."""
+    if event == "end":
+        return now if seen.final else None
+    if seen.final or seen.started_at is None:
+        return None
+    if event == "idle":
+        return _quiet_since(seen, seen.started_at) + hook.idle_ms
+    if seen.timeout_ms is None:
+        return None
+    return seen.started_at + max(0, seen.timeout_ms - hook.before_ms)
+
+
+def _mark(event: HookEvent, seen: Seen) -> str:
+    if event == "end":
+        return "end"  # however often it ran, it ends once
+    if event == "idle":
+        return f"{seen.run}.{_quiet_since(seen, seen.started_at or 0)}"
+    return str(seen.run)
+
+
+def _quiet_since(seen: Seen, started_at: int) -> int:
+    return max(started_at, seen.output_at or 0)

@@ -1,0 +1,202 @@
+"""Where hooks and what they are to tell are kept: a folder of the state directory, or memory.
+
+Of each task there are two files. `ID.json` holds hooks and progress, and is written by whoever holds the
+lock in `ID.lock`. `ID.end` holds how the task ended; it is written once, by whoever saw the end, without
+any lock, so that it need not wait for somebody who is just telling something.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from pydantic_core import from_json, to_json
+
+from mcp_tasks.errors import StoreBusy, StoreUnavailable
+from mcp_tasks.hooks.armed import Armed, BrokenArmed, decode, encode
+from mcp_tasks.models import TASK_ID
+from mcp_tasks.stores.disk.durable import (
+    create_exclusively,
+    fsync_folder,
+    make_private_folder,
+    read_private,
+    remove_stale_temporaries,
+    unavailable,
+    write_durably,
+)
+from mcp_tasks.stores.disk.locks import FolderGone, ProcessLock
+
+__all__ = ["FileOutbox", "MemoryOutbox", "Outbox"]
+
+log = logging.getLogger(__name__)
+
+_ARMED: Final = ".json"
+
+
+class Outbox(Protocol):
+    """Keeps what is armed, by task id. Blocking, safe for many threads; all raise StoreUnavailable."""
+
+    def ids(self) -> list[str]:
+        """The tasks of which anything is to be told."""
+        ...
+
+    def has(self, task_id: str) -> bool:
+        """Whether anything is to be told of a task. Never raises."""
+        ...
+
+    def take(self, task_id: str) -> ExitStack | None:
+        """The right to tell something of a task, until it is closed; None while somebody else has it."""
+        ...
+
+    def read(self, task_id: str) -> Armed | None:
+        """What is armed for a task; None where nothing is."""
+        ...
+
+    def write(self, armed: Armed) -> None:
+        """Keep what is armed, durably."""
+        ...
+
+    def end_of(self, task_id: str) -> Mapping[str, Any] | None:
+        """The view of a task at its end, where it was kept."""
+        ...
+
+    def keep_end(self, task_id: str, view: Mapping[str, Any]) -> None:
+        """Keep the view of a task at its end, durably. The first one stays."""
+        ...
+
+    def remove(self, task_id: str) -> None:
+        """Forget what is armed for a task. Never raises."""
+        ...
+
+
+class FileOutbox:
+    """An outbox that all processes of a state directory share. Its folder is made with the first use."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def ids(self) -> list[str]:
+        """See `Outbox`."""
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unavailable("reading the outbox", error) from error
+        named = (name.removesuffix(_ARMED) for name in names if name.endswith(_ARMED))
+        return sorted(task_id for task_id in named if TASK_ID.fullmatch(task_id))
+
+    def has(self, task_id: str) -> bool:
+        """See `Outbox`."""
+        return os.path.lexists(self._path(task_id, _ARMED))
+
+    def take(self, task_id: str) -> ExitStack | None:
+        """See `Outbox`."""
+        held = ExitStack()
+        try:
+            held.enter_context(ProcessLock(self._path(task_id, ".lock"), 0.0).held())
+        except (StoreBusy, FolderGone):
+            return None
+        return held
+
+    def read(self, task_id: str) -> Armed | None:
+        """See `Outbox`. What cannot be read is put out of the way."""
+        path = self._path(task_id, _ARMED)
+        try:
+            return decode(read_private(path))
+        except FileNotFoundError:
+            return None
+        except BrokenArmed as error:
+            log.warning(
+                "what was to be told of task %s cannot be read, and is kept aside: %s", task_id, error
+            )
+            with suppress(OSError):
+                os.replace(path, f"{path}.broken")
+            return None
+
+    def write(self, armed: Armed) -> None:
+        """See `Outbox`."""
+        path = self._path(armed.key.task_id, _ARMED)
+        try:
+            write_durably(path, encode(armed))
+        except StoreUnavailable as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            make_private_folder(self._folder)
+            fsync_folder(self._folder.parent)
+            write_durably(path, encode(armed))
+
+    def end_of(self, task_id: str) -> Mapping[str, Any] | None:
+        """See `Outbox`."""
+        try:
+            view = from_json(read_private(self._path(task_id, ".end")))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return None  # it is told from the record instead
+        return view if isinstance(view, dict) else None
+
+    def keep_end(self, task_id: str, view: Mapping[str, Any]) -> None:
+        """See `Outbox`."""
+        create_exclusively(self._path(task_id, ".end"), to_json(dict(view)))
+
+    def remove(self, task_id: str) -> None:
+        """See `Outbox`. What is armed goes first: the rest means nothing without it."""
+        for suffix in (_ARMED, ".end", ".lock"):
+            with suppress(OSError):
+                os.unlink(self._path(task_id, suffix))
+        remove_stale_temporaries(self._folder)
+
+    def _path(self, task_id: str, suffix: str) -> str:
+        return f"{self._folder}/{task_id}{suffix}"
+
+
+class MemoryOutbox:
+    """An outbox that ends with its process, as the tasks of the memory store do."""
+
+    def __init__(self) -> None:
+        self._armed: dict[str, Armed] = {}
+        self._ends: dict[str, Mapping[str, Any]] = {}
+        self._guard = threading.Lock()
+
+    def ids(self) -> list[str]:
+        """See `Outbox`."""
+        with self._guard:
+            return sorted(self._armed)
+
+    def has(self, task_id: str) -> bool:
+        """See `Outbox`."""
+        return task_id in self._armed
+
+    def take(self, task_id: str) -> ExitStack | None:  # noqa: ARG002 - see `Outbox`
+        """See `Outbox`. There is nobody else."""
+        return ExitStack()
+
+    def read(self, task_id: str) -> Armed | None:
+        """See `Outbox`."""
+        return self._armed.get(task_id)
+
+    def write(self, armed: Armed) -> None:
+        """See `Outbox`."""
+        with self._guard:
+            self._armed[armed.key.task_id] = armed
+
+    def end_of(self, task_id: str) -> Mapping[str, Any] | None:
+        """See `Outbox`."""
+        return self._ends.get(task_id)
+
+    def keep_end(self, task_id: str, view: Mapping[str, Any]) -> None:
+        """See `Outbox`."""
+        with self._guard:
+            self._ends.setdefault(task_id, view)
+
+    def remove(self, task_id: str) -> None:
+        """See `Outbox`."""
+        with self._guard:
+            self._armed.pop(task_id, None)
+            self._ends.pop(task_id, None)

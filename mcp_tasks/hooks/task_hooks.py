@@ -1,0 +1,178 @@
+"""The hooks of a server: armed by calls in threads, looked after by one background task."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.to_thread
+
+from mcp_tasks.clock import Clock
+from mcp_tasks.errors import TasksError
+from mcp_tasks.hooks.armed import Armed
+from mcp_tasks.hooks.outbox import Outbox
+from mcp_tasks.models import Draft, Hook, Task, TaskKey
+from mcp_tasks.ports import Sealer
+
+if TYPE_CHECKING:
+    from mcp_tasks.hooks.courier import Courier
+    from mcp_tasks.hooks.due import Seen
+
+__all__ = ["Surroundings", "TaskHooks"]
+
+log = logging.getLogger(__name__)
+
+_FIRST_S: Final = 1.0
+_EVERY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What hooks need of the rest.
+
+    Attributes:
+        describe: The view of a task that is final, without output.
+        look: A task as it is now, None where it is not there. Blocking; raises TasksError.
+        keep: Sees to it that the end of a running task is noticed soon. On the event loop.
+        note: Writes into the journal. Never raises.
+        call_steward: Sees to it that somebody is there when no server lives.
+        tell_steward: There may be no need of the steward any more.
+        settled: The same for this process. On the event loop.
+        environment: Of the commands of hooks.
+    """
+
+    clock: Clock
+    sealer: Sealer
+    describe: Callable[[Task], Mapping[str, Any]]
+    look: Callable[[TaskKey], tuple[Task, Seen] | None]
+    keep: Callable[[Task], None]
+    note: Callable[[Draft], None]
+    call_steward: Callable[[], None]
+    tell_steward: Callable[[], None]
+    settled: Callable[[], None]
+    environment: Mapping[str, str]
+
+
+class TaskHooks:
+    """Implements `ports.Hooks`."""
+
+    def __init__(self, outbox: Outbox, surroundings: Surroundings, secret: str | None) -> None:
+        """Nothing is read or started yet.
+
+        Args:
+            outbox: Where everything is kept.
+            surroundings: What else there is.
+            secret: What webhooks are signed with from now on; None leaves them unsigned.
+        """
+        self._outbox = outbox
+        self._around = surroundings
+        self._secret = secret
+        self._urgent: set[str] = set()
+        self._bell: int | None = None
+        self._guard = threading.Lock()
+
+    def arm(self, key: TaskKey, hooks: Sequence[Hook]) -> None:
+        """See `ports.Hooks`. The secret of this server goes with them: another one may tell them."""
+        around = self._around
+        secret = None if self._secret is None else around.sealer.seal(self._secret)
+        self._outbox.write(Armed(key, around.clock.now_ms(), tuple(hooks), secret))
+        around.call_steward()
+        self._ring(key.task_id)
+
+    def disarm(self, key: TaskKey) -> None:
+        """See `ports.Hooks`."""
+        self._outbox.remove(key.task_id)
+        self._around.tell_steward()
+
+    def ended(self, task: Task) -> None:
+        """See `ports.Hooks`."""
+        task_id = task.key.task_id
+        if not self._outbox.has(task_id):
+            return
+        try:
+            self._outbox.keep_end(task_id, self._around.describe(task))
+        except TasksError as error:
+            log.warning("how task %s ended is told from its record: %s", task_id, error)
+        except Exception:
+            log.exception("how task %s ended is told from its record", task_id)
+        self._ring(task_id)
+
+    def waiting(self) -> bool:
+        """See `ports.Hooks`."""
+        try:
+            return bool(self._outbox.ids())
+        except TasksError as error:
+            log.warning("nobody can say whether anything is to be told: %s", error)
+            return False
+
+    async def attend(self) -> None:
+        """Tell what is to be told, until cancelled.
+
+        The first look is a moment after the start: who comes for one call only has left by then.
+        """
+        ear, bell = _pipe()
+        try:
+            with self._guard:
+                self._bell = bell
+            await _heard(ear, _FIRST_S)
+            async with anyio.create_task_group() as group:
+                courier: Courier | None = None
+                while True:
+                    with self._guard:
+                        urgent, self._urgent = self._urgent, set()
+                    armed = await anyio.to_thread.run_sync(self._armed)
+                    pause = math.inf
+                    if armed:
+                        courier = courier or self._courier(group)
+                        pause = courier.see_to(armed, urgent)
+                    await _heard(ear, min(pause, _EVERY_S))
+        finally:
+            with self._guard:
+                self._bell = None
+            os.close(ear)
+            os.close(bell)
+
+    def _courier(self, group: anyio.abc.TaskGroup) -> Courier:
+        from mcp_tasks.hooks.courier import Courier  # costs start-up time
+
+        return Courier(self._outbox, self._around, group, ring=self._ring)
+
+    def _armed(self) -> list[str]:
+        try:
+            return self._outbox.ids()
+        except TasksError as error:
+            log.warning("nobody can say whether anything is to be told: %s", error)
+            return []
+
+    def _ring(self, task_id: str | None = None) -> None:
+        """Have the background task look at once, at this task whatever it was to wait for."""
+        with self._guard:
+            if task_id is not None:
+                self._urgent.add(task_id)
+            if self._bell is not None:
+                with suppress(BlockingIOError):  # it was rung often enough
+                    os.write(self._bell, b"!")
+
+
+async def _heard(ear: int, seconds: float) -> None:
+    """Wait until the bell is rung, or so long."""
+    with anyio.move_on_after(max(0.0, seconds)):
+        await anyio.wait_readable(ear)
+    with suppress(BlockingIOError):
+        while os.read(ear, 4_096):
+            pass
+
+
+def _pipe() -> tuple[int, int]:
+    """Both ends of a pipe that never blocks and that nobody inherits."""
+    ear, bell = os.pipe()
+    os.set_blocking(ear, False)
+    os.set_blocking(bell, False)
+    return ear, bell
