@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from pydantic_core import from_json, to_json
 
-from mcp_tasks.errors import StoreBusy, StoreUnavailable
+from mcp_tasks.errors import StoreBusy
 from mcp_tasks.hooks.armed import Armed, BrokenArmed, decode, encode
 from mcp_tasks.models import TASK_ID
 from mcp_tasks.stores.disk.durable import (
@@ -121,15 +121,9 @@ class FileOutbox:
 
     def write(self, armed: Armed) -> None:
         """See `Outbox`."""
-        path = self._path(armed.key.task_id, _ARMED)
-        try:
-            write_durably(path, encode(armed))
-        except StoreUnavailable as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            make_private_folder(self._folder)
+        if not os.path.isdir(self._folder) and make_private_folder(self._folder):
             fsync_folder(self._folder.parent)
-            write_durably(path, encode(armed))
+        write_durably(self._path(armed.key.task_id, _ARMED), encode(armed))
 
     def end_of(self, task_id: str) -> Mapping[str, Any] | None:
         """See `Outbox`."""

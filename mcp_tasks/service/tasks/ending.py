@@ -123,6 +123,7 @@ class Ending:
             )
         if _has_left_something(self._desk, task, self._desk.executor.survived):
             raise TaskNotFinished(f"task {key.task_id} has processes running in the background", hint)
+        self._desk.hooks.ended(task)  # which may not have been written down yet
         return {"cleared": [key.task_id], "freed_bytes": self._desk.store.delete(key)}
 
 
@@ -163,6 +164,7 @@ def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey 
         if _has_left_something(desk, task, survived):
             kept += 1
             continue
+        desk.hooks.ended(task)
         try:
             freed += desk.store.delete(task.key)
         except TaskNotFound:
