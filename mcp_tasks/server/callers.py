@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME, Role
+from mcp_tasks.server.progress import ProgressReports
 from mcp_tasks.service import Attendance, Caller, Client
 
 __all__ = [
@@ -131,17 +132,8 @@ def client_of(context: Context) -> Client:
     return Client(str(told.get("name") or "unknown"), str(told.get("version") or ""))
 
 
-def _progress(context: Context) -> Callable[[int, int, str], Awaitable[None]]:
-    """Tell the client how a wait goes; the SDK drops the reports of a call that asked for none.
-
-    The protocol wants each report to be higher than the last one (2025-11-25, basic/utilities/progress).
-    """
-    reported = -1
-
-    async def report(waited_ms: int, of_ms: int, message: str) -> None:
-        nonlocal reported
-        if waited_ms > reported:
-            reported = waited_ms
-            await context.session.report_progress(waited_ms, max(of_ms, waited_ms), message)
-
-    return report
+def _progress(context: Context) -> ProgressReports | None:
+    """What tells the client how a wait goes, where it has asked for that."""
+    if (context.meta or {}).get("progress_token") is None:
+        return None
+    return ProgressReports(context.session.report_progress)

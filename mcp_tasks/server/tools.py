@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from typing import Any, Final
 
 import mcp_types as types
@@ -17,6 +17,7 @@ from mcp_tasks.redaction import redact_text, values_of_arguments
 from mcp_tasks.requests import GetResult, Request
 from mcp_tasks.server.arguments import parse, understood
 from mcp_tasks.server.callers import Callers, Context
+from mcp_tasks.server.progress import ProgressReports
 from mcp_tasks.server.schemas import Tool
 from mcp_tasks.server.text import render
 from mcp_tasks.server.toolsets import ToolSet, tool_set
@@ -95,7 +96,9 @@ async def _answer(
     """Carry out one call. Every error but a cancellation becomes a tool error."""
     try:
         request = parse(tool.request, params.arguments or {})
-        view = await handler(caller_of(request), request)
+        caller = caller_of(request)
+        async with _kept_up(caller):
+            view = await handler(caller, request)
         base64 = isinstance(request, GetResult) and request.encoding == "base64"
         return _result(render(tool.name, view, base64=base64), view, is_error=False)
     except Exception as raised:  # noqa: BLE001 - the edge: what is not ours to tell goes to the log
@@ -108,6 +111,12 @@ async def _answer(
         return _refused(
             InternalError(f"{tool.name} failed, incident {incident}", "the server's log has the details")
         )
+
+
+def _kept_up(caller: Caller) -> AbstractAsyncContextManager[None]:
+    """Have the client told now and then that its call goes on, where it has asked for that."""
+    progress = caller.progress
+    return progress.kept_up() if isinstance(progress, ProgressReports) else nullcontext()
 
 
 def _named(arguments: Mapping[str, Any]) -> str | None:
