@@ -363,13 +363,14 @@ def audit(
 @group.command("rotate-key")
 def rotate_key(as_json: Json = False, directory: Dir = None, store: Store = None) -> None:
     """Make a new key and seal everything with it; old keys stay, for archives and backups."""
+    from mcp_tasks.app import open_outbox
     from mcp_tasks.sealing.rotation import rotate
 
     settings = settings_of(directory, store)
     with opened(settings) as here:
         journal: Any = here.place.journal
         with waiting("sealing anew"):
-            done = rotate(here.sealer, here.place.store, journal, here.executor)
+            done = rotate(here.sealer, here.place.store, journal, here.executor, open_outbox(settings))
         here.audit.note("key_rotated", owner=settings.owner, by=settings.owner, detail={"key": done.key_id})
     if as_json:
         print_json(asdict(done))

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pydantic_core import from_json, to_json
 
-from mcp_tasks.errors import StoreBusy
+from mcp_tasks.errors import StoreBusy, StoreUnavailable
 from mcp_tasks.hooks.armed import Armed, BrokenArmed, decode, encode
 from mcp_tasks.models import TASK_ID
 from mcp_tasks.stores.disk.durable import (
@@ -36,6 +37,7 @@ __all__ = ["FileOutbox", "MemoryOutbox", "Outbox"]
 log = logging.getLogger(__name__)
 
 _ARMED: Final = ".json"
+_RESEAL_S: Final = 30.0
 
 
 class Outbox(Protocol):
@@ -103,6 +105,41 @@ class FileOutbox:
         except (StoreBusy, FolderGone):
             return None
         return held
+
+    def reseal(self, renewed: Callable[[str], str | None]) -> tuple[int, int]:
+        """Seal with another key what is still to be told, while servers run.
+
+        Args:
+            renewed: A text sealed anew, None where it need not be. Raises StoreUnavailable.
+
+        Returns:
+            For how many tasks that was done, and for how many it could not be.
+        """
+        done = failed = 0
+        for task_id in self.ids():
+            try:
+                with ProcessLock(self._path(task_id, ".lock"), _RESEAL_S).held():
+                    done += self._reseal(task_id, renewed)
+            except StoreUnavailable as error:
+                log.warning("what is to be told of task %s stays as it is: %s", task_id, error)
+                failed += 1
+        return done, failed
+
+    def _reseal(self, task_id: str, renewed: Callable[[str], str | None]) -> bool:
+        armed = self.read(task_id)
+        if armed is None:
+            self.remove(task_id)
+            return False
+
+        def anew(text: str | None) -> str | None:
+            return None if text is None else renewed(text) or text
+
+        hooks = tuple(replace(hook, target=anew(hook.target)) for hook in armed.hooks)
+        changed = replace(armed, hooks=hooks, secret=anew(armed.secret))
+        if changed == armed:
+            return False
+        self.write(changed)
+        return True
 
     def read(self, task_id: str) -> Armed | None:
         """See `Outbox`. What cannot be read is put out of the way."""

@@ -8,8 +8,10 @@ again. Old keys stay: archives and backups need them, and nobody knows where all
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from mcp_tasks.errors import NotSupported, RevisionConflict, SessionNotFound, StoreUnavailable, TaskNotFound
 from mcp_tasks.models import Session, TaskKey
@@ -30,6 +32,7 @@ class Resealed:
     Attributes:
         key_id: Of the key that everything has now.
         unreadable: What is still as it was: its key is missing, or it is damaged.
+        hooks: Of tasks, which are still to be told.
         older: Ids of the keys that are kept for what was not looked at: archives, backups, other stores.
     """
 
@@ -39,9 +42,20 @@ class Resealed:
     launches: int
     unreadable: int
     older: tuple[str, ...]
+    hooks: int = 0
 
 
-def rotate(sealer: KeyedSealer, store: Store, journal: Journal, executor: Executor) -> Resealed:
+class Outbox(Protocol):
+    """Where the hooks of tasks are kept that are still to be told."""
+
+    def reseal(self, renewed: Callable[[str], str | None]) -> tuple[int, int]:
+        """Seal everything anew. Returns for how many tasks, and of how many it cannot be read."""
+        ...
+
+
+def rotate(
+    sealer: KeyedSealer, store: Store, journal: Journal, executor: Executor, outbox: Outbox | None = None
+) -> Resealed:
     """Make a new key, where the keys are made here, and seal everything with the newest one.
 
     Raises:
@@ -50,10 +64,12 @@ def rotate(sealer: KeyedSealer, store: Store, journal: Journal, executor: Execut
     # Where keys come from the environment, whoever starts the servers has put a new one there.
     with suppress(NotSupported):
         sealer.source.add()
-    return reseal(sealer, store, journal, executor)
+    return reseal(sealer, store, journal, executor, outbox)
 
 
-def reseal(sealer: KeyedSealer, store: Store, journal: Journal, executor: Executor) -> Resealed:
+def reseal(
+    sealer: KeyedSealer, store: Store, journal: Journal, executor: Executor, outbox: Outbox | None = None
+) -> Resealed:
     """Seal everything with the newest key that is not. Raises as `rotate` does."""
     sessions, unreadable = _reseal_sessions(sealer, store)
     messages, more = journal.reseal(sealer.renewed)
@@ -63,8 +79,10 @@ def reseal(sealer: KeyedSealer, store: Store, journal: Journal, executor: Execut
         done, failed = _reseal_launches(store, executor, key)
         launches += done
         unreadable += failed
+    hooks, more = (0, 0) if outbox is None else outbox.reseal(sealer.renewed)
+    unreadable += more
     older = tuple(sealer.source.older())
-    return Resealed(sealer.source.newest().key_id, sessions, messages, launches, unreadable, older)
+    return Resealed(sealer.source.newest().key_id, sessions, messages, launches, unreadable, older, hooks)
 
 
 def _reseal_sessions(sealer: KeyedSealer, store: Store) -> tuple[int, int]:
@@ -83,14 +101,25 @@ def _reseal_sessions(sealer: KeyedSealer, store: Store) -> tuple[int, int]:
 def _reseal_session(sealer: KeyedSealer, store: Store, session: Session) -> bool:
     for _ in range(_ATTEMPTS):
         env = sealer.renewed_values(session.workspace.env)
-        if env is None:
+        targets = sealer.renewed_values(_targets(session))
+        if env is None and targets is None:
             return False
+        hooks = tuple(
+            replace(hook, target=(targets or {}).get(str(number), hook.target))
+            for number, hook in enumerate(session.hooks)
+        )
+        workspace = session.workspace if env is None else replace(session.workspace, env=env)
         try:
-            store.replace_session(replace(session, workspace=replace(session.workspace, env=env)))
+            store.replace_session(replace(session, workspace=workspace, hooks=hooks))
             return True
         except RevisionConflict:
             session = store.load_session(session.key)
     raise StoreUnavailable("the session is being changed again and again", "try again")
+
+
+def _targets(session: Session) -> dict[str, str]:
+    """What the hooks of a session call, sealed, by their numbers."""
+    return {str(number): hook.target for number, hook in enumerate(session.hooks) if hook.target is not None}
 
 
 def _reseal_launches(store: Store, executor: Executor, key: TaskKey) -> tuple[int, int]:

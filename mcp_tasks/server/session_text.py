@@ -63,6 +63,9 @@ def _of_session(view: _View) -> Iterator[str]:
     yield from (_plan_entry(plan) for plan in view.get("plans", ()))
     yield from (_connection(connection) for connection in view.get("connections", ()))
     yield from (_share(share) for share in view.get("shares", ()))
+    yield from (
+        f"hook: {hook.get('kind')} on {several(hook.get('on', ()))}" for hook in view.get("hooks", ())
+    )
 
 
 def _workspace(workspace: _View) -> Iterator[str]:
