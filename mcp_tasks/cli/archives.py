@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcp_tasks.cli.calling import call
+from mcp_tasks.cli.calling import call, refuse_elsewhere
 from mcp_tasks.cli.options import Dir, Json, Store
 from mcp_tasks.cli.places import now_ms, opened, settings_of
 from mcp_tasks.cli.printing import note, print_json, print_table, print_text, size
 from mcp_tasks.cli.wording import explained
 
 if TYPE_CHECKING:
+    from mcp_tasks.cli.backends import Backend
     from mcp_tasks.ports import Archive
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.service import Caller
 
 __all__ = ["register"]
 
@@ -56,7 +57,7 @@ def archive(
     raise typer.Exit(1 if failed else 0)
 
 
-async def _put_away(service: Service, caller: Caller) -> dict[str, Any]:
+async def _put_away(service: Backend, caller: Caller) -> dict[str, Any]:
     from mcp_tasks.requests import EndSession
 
     view = await service.end_session(caller, EndSession(archive=True, reason="archived", wait_ms=0))
@@ -70,6 +71,7 @@ def archived(
     store: Store = None,
 ) -> None:
     """List what was put away, newest first, without opening it."""
+    refuse_elsewhere((directory, store, None), "sessions archived")
     settings = settings_of(directory, store)
     with opened(settings, existing=False) as here:
         found = here.archives.all(None if everybody else settings.owner)
@@ -101,6 +103,7 @@ def restore(
     store: Store = None,
 ) -> None:
     """Bring a session back that was put away; its archive goes when all of it is there."""
+    refuse_elsewhere((directory, store, None), "sessions restore")
     settings = settings_of(directory, store)
     with opened(settings) as here:
         key = here.archives.restore(settings.owner, name, at=now_ms(), into=into, keep=keep)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from mcp_tasks.cli.calling import call
+from mcp_tasks.cli.calling import call, folder_named
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import note, print_json, print_table, print_text, size, waiting
+from mcp_tasks.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["group", "register"]
 
@@ -94,22 +95,28 @@ def warm(
 
     Exits with 1 where one is no folder; the others are looked at all the same.
     """
-    named = [os.path.abspath(folder) for folder in folders or [Path()]]
-    places = [place for place in named if os.path.isdir(place)]
-    wrong = [place for place in named if place not in places]
+    place = (directory, store, None)
+    named = [folder_named(folder, place) for folder in folders or [Path()]]
+    wrong: list[str] = []
 
-    async def warmed(service: Service, _: Caller) -> list[dict[str, Any]]:
-        return [{"cwd": place, "looked_at": await service.projects.warm(place)} for place in places]
+    async def warmed(service: Backend, caller: Caller) -> list[dict[str, Any]]:
+        done = []
+        for folder in named:
+            try:
+                done.append({"cwd": folder, "looked_at": await service.warm_project(caller, folder)})
+            except InvalidArgument:
+                wrong.append(folder)
+        return done
 
     with waiting("looking"):
-        done = call((directory, store, None), warmed, whole=True)
+        done = call(place, warmed, whole=True)
     if as_json:
         print_json({"warmed": done, "failed": wrong})
     else:
         for each in done:
             note(f"{each['cwd']}: {'looked at' if each['looked_at'] else 'was known already'}")
-        for place in wrong:
-            note(f"{place} is not a directory")
+        for folder in wrong:
+            note(f"{folder} is not a directory")
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -117,8 +124,8 @@ def warm(
 def stats(as_json: Json = False, directory: Dir = None, store: Store = None) -> None:
     """Show how often an answer was known already; servers that still run are counted when they end."""
 
-    async def counted(service: Service, _: Caller) -> dict[str, int]:
-        return service.projects.figures()
+    async def counted(service: Backend, caller: Caller) -> dict[str, int]:
+        return await service.project_figures(caller)
 
     figures = call((directory, store, None), counted, whole=True)
     if as_json:
@@ -140,8 +147,8 @@ def stats(as_json: Json = False, directory: Dir = None, store: Store = None) -> 
 def clear(as_json: Json = False, directory: Dir = None, store: Store = None) -> None:
     """Forget all looks and figures."""
 
-    async def cleared(service: Service, _: Caller) -> int:
-        return service.projects.clear()
+    async def cleared(service: Backend, caller: Caller) -> int:
+        return await service.clear_projects(caller)
 
     count = call((directory, store, None), cleared, whole=True)
     if as_json:
@@ -159,9 +166,9 @@ def _context(
 ) -> dict[str, Any]:
     from mcp_tasks.requests import ProjectContext
 
-    request = ProjectContext(cwd=None if cwd is None else os.path.abspath(cwd), refresh=again, diff=diff)
+    request = ProjectContext(cwd=None if cwd is None else folder_named(cwd, place), refresh=again, diff=diff)
 
-    async def looked(service: Service, caller: Caller) -> dict[str, Any]:
+    async def looked(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.project_context(caller, request)
 
     with waiting("looking"):

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from mcp_tasks.cli.calling import CHUNK_MS
 from mcp_tasks.cli.printing import ByteSink
+from mcp_tasks.output.captured import STREAMS, Cursor, Stream
 
 if TYPE_CHECKING:
-    from mcp_tasks.models import Task
-    from mcp_tasks.output.captured import RunOutput
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend, Captured
+    from mcp_tasks.service import Caller
 
 __all__ = ["OutputCopy"]
 
-Stream = Literal["stdout", "stderr"]
-
-_STREAMS: tuple[Stream, Stream] = ("stdout", "stderr")
 _PIECE = 1 << 20
-_RECORD = struct.Struct("<QII")
-_RECORDS = 4096
+_ENDLESS = 1 << 62
 
 
 class OutputCopy:
@@ -33,33 +26,64 @@ class OutputCopy:
     """
 
     def __init__(self, streams: str = "both", *, raw: bool = False) -> None:
-        self._streams = _STREAMS if streams == "both" else tuple(name for name in _STREAMS if name == streams)
+        self._streams = STREAMS if streams == "both" else tuple(name for name in STREAMS if name == streams)
         self._at: dict[Stream, int] = {"stdout": 0, "stderr": 0}
         self._sinks = {name: ByteSink(name, raw=raw) for name in self._streams}
 
-    def begin_with_lines(self, output: RunOutput, lines: int) -> None:
-        """Leave out all but the last lines of each stream."""
-        for stream in self._streams:
-            self._at[stream] = _start_of_lines(output, stream, lines)
+    async def copy_all(
+        self,
+        service: Backend,
+        caller: Caller,
+        task_id: str,
+        *,
+        lines: int | None = None,
+        follow: bool = False,
+    ) -> None:
+        """Copy the output of a task as far as it has come, or with `follow` until the task is over.
 
-    def copy(self, output: RunOutput) -> int:
-        """Copy what is there and has not been copied, and return how many bytes that was.
+        With `lines` only so many lines at the end of what is there of each stream, and what follows. What a
+        task writes in further runs follows upon each other.
+        """
+        end, is_final = await service.reached(caller, task_id)
+        run = end.run
+        captured = await service.captured(caller, task_id, run)
+        if lines is not None:
+            for stream in self._streams:
+                self._at[stream] = await _start_of_lines(captured, stream, end.of(stream), lines)
+        while True:
+            while run < end.run:
+                await self._copy(captured)  # what is left of a run that is over
+                run, self._at = run + 1, dict.fromkeys(self._at, 0)
+                captured = await service.captured(caller, task_id, run)
+            copied = await self._copy(captured, end)
+            if not follow or (is_final and not copied):
+                self.finish()
+                return
+            end, is_final = await service.reached(caller, task_id, None if is_final else self._passed(end))
+
+    def _passed(self, end: Cursor) -> Cursor:
+        """What need not be waited for: what has been copied, and what is not wanted."""
+        at = {stream: self._at[stream] if stream in self._streams else end.of(stream) for stream in STREAMS}
+        return Cursor(end.run, at["stdout"], at["stderr"])
+
+    async def _copy(self, captured: Captured, end: Cursor | None = None) -> int:
+        """Copy what is there, at most to `end`, and has not been copied, and return how many bytes that was.
 
         As far as the index of the run tells it, the streams come in the order in which the command
         wrote them; what has no entry yet comes after.
         """
         copied = 0
         if self._at == {"stdout": 0, "stderr": 0} and len(self._streams) > 1:
-            for stream, end in _in_order(output):
-                copied += self._copy_to(output, stream, end)
+            for stream, until in captured.in_order():
+                copied += await self._copy_to(captured, stream, until)
         for stream in self._streams:
-            copied += self._copy_to(output, stream, output.size(stream))
+            copied += await self._copy_to(captured, stream, _ENDLESS if end is None else end.of(stream))
         return copied
 
-    def _copy_to(self, output: RunOutput, stream: Stream, end: int) -> int:
+    async def _copy_to(self, captured: Captured, stream: Stream, end: int) -> int:
         copied = 0
         while self._at[stream] < end:
-            start, data = output.read(stream, self._at[stream], min(_PIECE, end - self._at[stream]))
+            start, data = await captured.read(stream, self._at[stream], min(_PIECE, end - self._at[stream]))
             if not data:
                 break
             self._sinks[stream].write(data)
@@ -72,63 +96,16 @@ class OutputCopy:
         for sink in self._sinks.values():
             sink.write(b"", final=True)
 
-    async def follow(self, service: Service, caller: Caller, task_id: str) -> Task:
-        """Copy until the task is over, one run after the other, and return it."""
-        from mcp_tasks.output.captured import Cursor
-        from mcp_tasks.requests import PollTask
 
-        run = None
-        while True:
-            task, output = service.output_of(caller, task_id)
-            run = run or task.begun
-            while run < task.begun:
-                self.copy(output.of_run(run))
-                run, self._at = run + 1, dict.fromkeys(self._at, 0)
-            # The state was read first: what a final task has written is there when it is read now.
-            if not self.copy(output) and task.is_final:
-                self.finish()
-                return task
-            if not task.is_final:
-                seen = Cursor(task.begun, output.size("stdout"), output.size("stderr"))
-                behind = any(self._at[stream] < seen.of(stream) for stream in self._streams)
-                if not behind:
-                    await service.poll_task(
-                        caller,
-                        PollTask(
-                            task_id=task_id,
-                            cursor=seen.encode(),
-                            until="output",
-                            wait_ms=CHUNK_MS,
-                            show="none",
-                        ),
-                    )
-
-
-def _in_order(output: RunOutput) -> Iterator[tuple[Stream, int]]:
-    """The pieces of output in their order in time, each as its stream and where it ends."""
-    ends: dict[Stream, int] = {"stdout": 0, "stderr": 0}
-    try:
-        with open(output.folder / "chunks", "rb") as index:
-            while records := index.read(_RECORDS * _RECORD.size):
-                whole = len(records) - len(records) % _RECORD.size
-                for _, number, length in _RECORD.iter_unpack(records[:whole]):
-                    stream: Stream = "stdout" if number == 1 else "stderr"
-                    ends[stream] += length
-                    yield stream, ends[stream]
-    except FileNotFoundError:
-        return
-
-
-def _start_of_lines(output: RunOutput, stream: Stream, lines: int) -> int:
+async def _start_of_lines(captured: Captured, stream: Stream, end: int, lines: int) -> int:
     """Where the last `lines` lines of a stream begin; a newline at the very end begins none."""
-    end = output.size(stream)
     if lines <= 0 or end == 0:
         return end
     wanted = lines
     position = end
     while position > 0:
         start = max(0, position - _PIECE)
-        begin, data = output.read(stream, start, position - start)
+        begin, data = await captured.read(stream, start, position - start)
         if begin >= position:  # nothing but a hole
             position = start
             continue

@@ -14,7 +14,8 @@ from mcp_tasks.cli.wording import in_own_words
 from mcp_tasks.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["cancel", "clear", "register"]
 
@@ -39,12 +40,12 @@ def cancel(
 ) -> None:
     """End tasks with all their processes. Exits with 1 where something could not be ended."""
 
-    async def cancelled(service: Service, caller: Caller) -> dict[str, Any]:
+    async def cancelled(service: Backend, caller: Caller) -> dict[str, Any]:
         from dataclasses import replace
 
         from mcp_tasks.requests import CancelTask
 
-        found = tuple(service.resolve_prefix(caller, task_id) for task_id in task_ids)
+        found = tuple([await service.resolve_prefix(caller, task_id) for task_id in task_ids])
         grace_ms = milliseconds(grace)
         patient = replace(caller, max_wait_ms=grace_ms + _ENDS_WITHIN_MS)
         with waiting(f"ending {', '.join(task_ids)}"):
@@ -87,7 +88,7 @@ def clear(
     given = {"older_than_days": older_than, "label": label, "cwd": cwd}
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
-    async def cleared(service: Service, caller: Caller) -> dict[str, Any]:
+    async def cleared(service: Backend, caller: Caller) -> dict[str, Any]:
         from mcp_tasks.requests import ClearTask
 
         if many:
@@ -95,7 +96,7 @@ def clear(
                 caller, ClearTask(all_finished=finished, cancel=end_first, **fields)
             )
         answer: dict[str, Any] = {"cleared": [], "freed_bytes": 0}
-        for found in [service.resolve_prefix(caller, task_id) for task_id in task_ids or []]:
+        for found in [await service.resolve_prefix(caller, task_id) for task_id in task_ids or []]:
             one = await service.clear_task(caller, ClearTask(task_id=found, cancel=end_first, **fields))
             answer["cleared"] += one["cleared"]
             answer["freed_bytes"] += one["freed_bytes"]

@@ -14,7 +14,8 @@ from mcp_tasks.cli.printing import is_terminal, note, print_json, print_text
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["group", "register"]
 
@@ -71,9 +72,9 @@ def read(
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     fields |= {"order": "oldest" if oldest else "newest", "folded": folded}
 
-    async def work(service: Service, caller: Caller) -> dict[str, Any]:
+    async def work(service: Backend, caller: Caller) -> dict[str, Any]:
         if task is not None:
-            fields["task_id"] = service.resolve_prefix(caller, task)
+            fields["task_id"] = await service.resolve_prefix(caller, task)
         messages: list[dict[str, Any]] = []
         while True:
             wanted = _PAGE if everything else min(_PAGE, limit - len(messages))
@@ -106,8 +107,8 @@ def add(
 
     fields: dict[str, Any] = {"text": _read(text), "role": role, "parent": parent}
 
-    async def work(service: Service, caller: Caller) -> dict[str, Any]:
-        task_id = service.resolve_prefix(caller, task) if task is not None else None
+    async def work(service: Backend, caller: Caller) -> dict[str, Any]:
+        task_id = await service.resolve_prefix(caller, task) if task is not None else None
         return await service.add_message(caller, AddMessage(task_id=task_id, **fields))
 
     view = call((directory, store, session), work)
@@ -131,7 +132,7 @@ def edit(
 
     request = AddMessage(text=_read(text), replaces=message)
 
-    async def work(service: Service, caller: Caller) -> dict[str, Any]:
+    async def work(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.add_message(caller, request)
 
     view = call((directory, store, session), work)
@@ -156,7 +157,7 @@ def search(
 
     request = SearchJournal(text=" ".join(words), limit=limit, cursor=cursor)
 
-    async def work(service: Service, caller: Caller) -> dict[str, Any]:
+    async def work(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.search_journal(caller, request)
 
     view = call((directory, store, session), work)
@@ -184,18 +185,13 @@ def export(
     file = output if output is not None else sys.stdout.buffer
     shown = output is None and is_terminal("stdout")
 
-    async def work(service: Service, caller: Caller) -> None:
-        import anyio.to_thread
-
-        def write() -> None:
-            for piece in service.export_pieces(caller, chosen):
-                if shown:
-                    print_text(piece.removesuffix("\n"))  # which takes out what would drive the terminal
-                else:
-                    file.write(piece.encode("utf-8", "backslashreplace"))
-            file.flush()
-
-        await anyio.to_thread.run_sync(write)
+    async def work(service: Backend, caller: Caller) -> None:
+        async for piece in service.export_pieces(caller, chosen):
+            if shown:
+                print_text(piece.removesuffix("\n"))  # which takes out what would drive the terminal
+            else:
+                file.write(piece.encode("utf-8", "backslashreplace"))
+        file.flush()
 
     call((directory, store, session), work)
 
@@ -214,7 +210,7 @@ def take(
     """Take the messages of an export over; those that are there already are skipped."""
     document = file.read()
 
-    async def work(service: Service, caller: Caller) -> dict[str, Any]:
+    async def work(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.import_journal(caller, document)
 
     view = call((directory, store, session), work)
@@ -236,7 +232,7 @@ def prune(
 ) -> None:
     """Fold the oldest messages into a summary; `read --folded` and `export` still have them."""
 
-    async def work(service: Service, caller: Caller) -> dict[str, Any]:
+    async def work(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.prune_journal(caller, keep)
 
     view = call((directory, store, session), work)
@@ -250,7 +246,7 @@ def prune(
 def stats(as_json: Json = False, directory: Dir = None, store: Store = None, session: Session = None) -> None:
     """Show how large and how old the journal is."""
 
-    async def work(service: Service, caller: Caller) -> dict[str, Any]:
+    async def work(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.journal_stats(caller)
 
     view = call((directory, store, session), work)

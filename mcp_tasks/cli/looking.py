@@ -22,7 +22,8 @@ from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["poll", "ps", "register"]
 
@@ -54,7 +55,7 @@ def ps(
     """List the tasks of a session, newest first."""
     from mcp_tasks.requests import ListTasks
 
-    async def listed(service: Service, caller: Caller) -> dict[str, Any]:
+    async def listed(service: Backend, caller: Caller) -> dict[str, Any]:
         tasks: list[dict[str, Any]] = []
         fields: dict[str, Any] = {"state": state, "label": label, "cwd": cwd}
         fields = {name: value for name, value in fields.items() if value is not None}
@@ -134,8 +135,8 @@ def poll(
     }
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
-    async def polled(service: Service, caller: Caller) -> dict[str, Any]:
-        found = service.resolve_prefix(caller, task_id)
+    async def polled(service: Backend, caller: Caller) -> dict[str, Any]:
+        found = await service.resolve_prefix(caller, task_id)
         request = PollTask(task_id=found, max_bytes=max_bytes, **fields)
         with waiting(f"waiting for {task_id}"):
             return await service.poll_task(caller, request)

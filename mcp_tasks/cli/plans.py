@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcp_tasks.cli.calling import CHUNK_MS, call, text_of
+from mcp_tasks.cli.backends import CHUNK_MS
+from mcp_tasks.cli.calling import call, text_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import duration, note, print_json, print_table, print_text, waiting
 from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["group", "register"]
 
@@ -65,7 +67,7 @@ def run(
     given |= {option: value for option, value in (("name", name), ("key", key)) if value is not None}
     request = RunPlan(wait_ms=0, **given)
 
-    async def start(service: Service, caller: Caller) -> dict[str, Any]:
+    async def start(service: Backend, caller: Caller) -> dict[str, Any]:
         view = await service.run_plan(caller, request)
         if not wait:
             return view
@@ -99,8 +101,8 @@ def progress(
 ) -> None:
     """Show how far a plan has come. Exits with 1 where it is over and has not completed."""
 
-    async def looked(service: Service, caller: Caller) -> dict[str, Any]:
-        found = None if plan_id is None else service.resolve_plan_prefix(caller, plan_id)
+    async def looked(service: Backend, caller: Caller) -> dict[str, Any]:
+        found = None if plan_id is None else await service.resolve_plan_prefix(caller, plan_id)
         with waiting("waiting for the plan"):
             return await _until_over(service, caller, found, wait or 0.0)
 
@@ -122,7 +124,7 @@ def list_them(
 ) -> None:
     """List the plans of a session, newest first."""
 
-    async def listed(service: Service, caller: Caller) -> dict[str, Any]:
+    async def listed(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.list_plans(caller, limit)
 
     answer = call((directory, store, session), listed)
@@ -166,7 +168,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 async def _until_over(
-    service: Service, caller: Caller, plan_id: str | None, seconds: float | None
+    service: Backend, caller: Caller, plan_id: str | None, seconds: float | None
 ) -> dict[str, Any]:
     from mcp_tasks.requests import PlanProgress
 

@@ -24,10 +24,11 @@ from mcp_tasks.cli import (
     tokens,
     waiting,
 )
+from mcp_tasks.cli.options import SERVER, Server
 from mcp_tasks.cli.printing import note
 from mcp_tasks.cli.versions import installed
 from mcp_tasks.cli.wording import explained
-from mcp_tasks.errors import TasksError
+from mcp_tasks.errors import InvalidArgument, NotSupported, TasksError
 
 __all__ = ["app", "run"]
 
@@ -47,6 +48,9 @@ _EXIT_CODES = {
     "spawn_failed": 4,
     "store_unavailable": 4,
 }
+
+_HERE_ONLY = frozenset({"serve", "store", "token", "config", "demo", "bench"})
+"""Commands that mean this machine, whatever server is named in the environment."""
 
 # Without markup, help needs no rich, and text in brackets stays as it is.
 app = typer.Typer(
@@ -76,6 +80,7 @@ def bare(
     version: Annotated[  # noqa: ARG001 - its callback has done everything
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
+    server: Server = None,
 ) -> None:
     """Commands that outlive the client, the call and the server.
 
@@ -85,9 +90,17 @@ def bare(
     wrong settings, or not supported, 3 not found, 4 store unavailable, or no room for another task.
     """
     _tell_misspelt()
+    SERVER.set(server)
+    if server is not None and context.invoked_subcommand in _HERE_ONLY:
+        raise NotSupported(
+            f"{context.invoked_subcommand} works on this machine and not through a server",
+            "leave --server out, or run it where the server is",
+        )
     if context.invoked_subcommand is None:
         if sys.stdin is None or sys.stdin.isatty():
             print(context.get_help())
+        elif server is not None:
+            raise InvalidArgument("--server goes with a command", "give one, like `ps`")
         else:
             serving.serve_on_stdio({})
 

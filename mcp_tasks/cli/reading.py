@@ -12,7 +12,8 @@ from mcp_tasks.cli.printing import is_terminal, note, print_json, print_text
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["logs", "register", "result", "search"]
 
@@ -44,17 +45,9 @@ def logs(
     """
     from mcp_tasks.cli.copying import OutputCopy
 
-    async def copied(service: Service, caller: Caller) -> None:
-        found = service.resolve_prefix(caller, task_id)
-        copy = OutputCopy(stream.value, raw=raw)
-        _, output = service.output_of(caller, found)
-        if tail is not None:
-            copy.begin_with_lines(output, tail)
-        if follow:
-            await copy.follow(service, caller, found)
-        else:
-            copy.copy(output)
-            copy.finish()
+    async def copied(service: Backend, caller: Caller) -> None:
+        found = await service.resolve_prefix(caller, task_id)
+        await OutputCopy(stream.value, raw=raw).copy_all(service, caller, found, lines=tail, follow=follow)
 
     call((directory, store, session), copied)
 
@@ -76,13 +69,11 @@ def result(
     from mcp_tasks.cli.copying import OutputCopy
     from mcp_tasks.requests import GetResult
 
-    async def shown(service: Service, caller: Caller) -> dict[str, Any] | None:
-        found = service.resolve_prefix(caller, task_id)
+    async def shown(service: Backend, caller: Caller) -> dict[str, Any] | None:
+        found = await service.resolve_prefix(caller, task_id)
         if as_json or (is_terminal("stdout") and not raw):
             return await service.get_result(caller, GetResult(task_id=found, stream=stream.value))
-        copy = OutputCopy(stream.value, raw=raw)
-        copy.copy(service.output_of(caller, found)[1])
-        copy.finish()
+        await OutputCopy(stream.value, raw=raw).copy_all(service, caller, found)
         return None
 
     view = call((directory, store, session), shown)
@@ -116,10 +107,10 @@ def search(
     """Find lines in the output of the session's tasks. Exits with 1 where there are none, as grep."""
     from mcp_tasks.requests import SearchOutput
 
-    async def found(service: Service, caller: Caller) -> dict[str, Any]:
+    async def found(service: Backend, caller: Caller) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         if task_id is not None:
-            fields["task_id"] = service.resolve_prefix(caller, task_id)
+            fields["task_id"] = await service.resolve_prefix(caller, task_id)
         matches: list[dict[str, Any]] = []
         scanned = 0
         while True:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from mcp_tasks.cli.calling import call
+from mcp_tasks.cli.calling import call, folder_named
+from mcp_tasks.cli.hook_options import HookOptions, hooks_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import note, print_json, print_table, print_text, size, waiting
 from mcp_tasks.cli.spans import DAY_MS, milliseconds
@@ -18,7 +18,8 @@ from mcp_tasks.cli.wording import told
 from mcp_tasks.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["group", "register"]
 
@@ -72,7 +73,7 @@ def list_sessions(
     """List your sessions, the one used last first."""
     from mcp_tasks.requests import ListSessions
 
-    async def listed(service: Service, caller: Caller) -> dict[str, Any]:
+    async def listed(service: Backend, caller: Caller) -> dict[str, Any]:
         sessions: list[dict[str, Any]] = []
         fields: dict[str, Any] = {} if state is None else {"state": state.value}
         while True:
@@ -96,7 +97,7 @@ def list_sessions(
 def all_sessions(as_json: Json = False, directory: Dir = None, store: Store = None) -> None:
     """List the sessions of every owner of the store."""
 
-    async def listed(service: Service, caller: Caller) -> dict[str, Any]:
+    async def listed(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.all_sessions(caller)
 
     answer = call((directory, store, None), listed, whole=True)
@@ -117,7 +118,7 @@ def show(
     """Show everything about a session."""
     from mcp_tasks.requests import SessionInfo
 
-    async def shown(service: Service, caller: Caller) -> dict[str, Any]:
+    async def shown(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.session_info(caller, SessionInfo())
 
     _print_session("session_info", call((directory, store, name or session), shown), as_json=as_json)
@@ -145,6 +146,8 @@ def update(
     seal_journal: Annotated[
         bool | None, typer.Option("--seal-journal/--no-seal-journal", help="Encrypt its journal.")
     ] = None,
+    hook: HookOptions = None,
+    no_hooks: Annotated[bool, typer.Option("--no-hooks", help="Nothing is told of its tasks.")] = False,
     revision: Annotated[
         int | None, typer.Option(metavar="N", help="Only if nobody has changed it since this revision.")
     ] = None,
@@ -156,13 +159,14 @@ def update(
     """Change what commands of a session are given, or make a session. What is not named stays."""
     given: dict[str, Any] = {
         "title": title,
-        "cwd": cwd and os.path.abspath(cwd),
+        "cwd": cwd and folder_named(cwd, (directory, store, session)),
         "shell": shell,
         "journal_limit": journal_limit,
         "seal_journal": seal_journal,
         "revision": revision,
         "env": {**_environment(env or []), **dict.fromkeys(forget or [])} or None,
         "preferences": _preferences(preference or []) or None,
+        "hooks": hooks_of(hook or ()) if hook or no_hooks else None,
     }
     _update((directory, store, name or session), given, as_json=as_json)
 
@@ -246,7 +250,7 @@ def end(
 
     request = EndSession(reason=reason, force=force, archive=archive, wait_ms=milliseconds(wait))
 
-    async def ended(service: Service, caller: Caller) -> dict[str, Any]:
+    async def ended(service: Backend, caller: Caller) -> dict[str, Any]:
         with waiting(f"ending session {caller.session}"):
             return await service.end_session(caller, request)
 
@@ -263,7 +267,7 @@ def delete(
 ) -> None:
     """Remove a session with its tasks, their output, its plans and its journal, for good."""
 
-    async def deleted(service: Service, caller: Caller) -> dict[str, Any]:
+    async def deleted(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.delete_session(caller, force=force)
 
     answer = call((directory, store, name), deleted)
@@ -284,7 +288,7 @@ def _updated(place: tuple[Path | None, str | None, str | None], given: dict[str,
 
     request = UpdateSession(**{name: value for name, value in given.items() if value is not None})
 
-    async def updated(service: Service, caller: Caller) -> dict[str, Any]:
+    async def updated(service: Backend, caller: Caller) -> dict[str, Any]:
         return await service.update_session(caller, request)
 
     return call(place, updated)

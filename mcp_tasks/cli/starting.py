@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcp_tasks.cli.calling import call, text_of
+from mcp_tasks.cli.calling import call, folder_named, text_of
+from mcp_tasks.cli.hook_options import HookOptions, hooks_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store
 from mcp_tasks.cli.printing import duration, note, print_json
 from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import in_own_words
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["register", "run"]
 
@@ -60,6 +62,7 @@ def run(
     ] = None,
     retries: Annotated[int, typer.Option(metavar="N", help="Run it so often again when it fails.")] = 0,
     delay: Annotated[float, typer.Option(metavar="SECONDS", help="Start it so much later.")] = 0.0,
+    hook: HookOptions = None,
     clear_finished: Annotated[
         bool, typer.Option("--clear-finished", help="Remove the session's finished tasks.")
     ] = False,
@@ -77,7 +80,7 @@ def run(
     given: dict[str, Any] = {
         "label": label,
         "key": key,
-        "cwd": None if cwd is None else str(cwd.absolute()),
+        "cwd": None if cwd is None else folder_named(cwd, (directory, store, session)),
         "timeout_ms": None if timeout is None else milliseconds(timeout),
         "stdin": None if stdin is None else text_of(stdin.read()),
         "max_output_bytes": max_output,
@@ -91,13 +94,14 @@ def run(
         clear_finished=clear_finished,
         retries=retries,
         delay_ms=milliseconds(delay),
+        hooks=hooks_of(hook or ()),
         wait_ms=0,
         show="none",
         **{name: value for name, value in given.items() if value is not None},
     )
 
-    async def start(service: Service, caller: Caller) -> int:
-        found = tuple(service.resolve_prefix(caller, task_id) for task_id in after or ())
+    async def start(service: Backend, caller: Caller) -> int:
+        found = tuple([await service.resolve_prefix(caller, task_id) for task_id in after or ()])
         staying = replace(caller, stays=wait)
         view = await service.run_command(staying, request.model_copy(update={"after": found}))
         if not wait:
@@ -135,7 +139,7 @@ def _note_warning(view: dict[str, Any]) -> None:
         note(f"warning: {in_own_words(warning)}")
 
 
-async def _waited(service: Service, caller: Caller, view: dict[str, Any], *, as_json: bool) -> int:
+async def _waited(service: Backend, caller: Caller, view: dict[str, Any], *, as_json: bool) -> int:
     from mcp_tasks.cli.copying import OutputCopy
     from mcp_tasks.cli.endings import exit_code_of
     from mcp_tasks.requests import GetResult
@@ -145,7 +149,7 @@ async def _waited(service: Service, caller: Caller, view: dict[str, Any], *, as_
         note(f"task {task_id}; interrupted, it runs on")
     # In JSON the output is in the answer; beside it, it would be in the way.
     copy = OutputCopy("none" if as_json else "both")
-    await copy.follow(service, caller, task_id)
+    await copy.copy_all(service, caller, task_id, follow=True)
     view = await service.get_result(caller, GetResult(task_id=task_id))
     if as_json:
         print_json(view)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mcp_tasks.cli.calling import CHUNK_MS, call, text_of
+from mcp_tasks.cli.backends import CHUNK_MS
+from mcp_tasks.cli.calling import call, text_of
 from mcp_tasks.cli.endings import TIMED_OUT, exit_code_of
 from mcp_tasks.cli.options import Dir, Json, Session, Store, TaskId
 from mcp_tasks.cli.printing import duration, note, print_json, print_text, waiting
@@ -16,7 +17,8 @@ from mcp_tasks.cli.spans import milliseconds
 from mcp_tasks.cli.wording import told
 
 if TYPE_CHECKING:
-    from mcp_tasks.service import Caller, Service
+    from mcp_tasks.cli.backends import Backend
+    from mcp_tasks.service import Caller
 
 __all__ = ["give_input", "register", "wait"]
 
@@ -43,10 +45,10 @@ def wait(
     With --any it exits as the one that ended first.
     """
 
-    async def waited(service: Service, caller: Caller) -> dict[str, Any]:
+    async def waited(service: Backend, caller: Caller) -> dict[str, Any]:
         from mcp_tasks.requests import WaitTasks
 
-        found = tuple(dict.fromkeys(service.resolve_prefix(caller, task_id) for task_id in task_ids))
+        found = tuple(dict.fromkeys([await service.resolve_prefix(caller, one) for one in task_ids]))
         deadline = None if timeout is None else time.monotonic() + milliseconds(timeout) / 1000
         with waiting(f"waiting for {', '.join(task_ids)}"):
             while True:
@@ -58,7 +60,10 @@ def wait(
                 if answer["wait_result"] != "deadline" or (deadline is not None and left <= CHUNK_MS):
                     break
         if any_of_them:
-            answer["done"].sort(key=lambda view: _ended_at(service, caller, view["task_id"]))
+            ends = {
+                one["task_id"]: await _ended_at(service, caller, one["task_id"]) for one in answer["done"]
+            }
+            answer["done"].sort(key=lambda view: ends[view["task_id"]])
         return answer
 
     answer = call((directory, store, session), waited)
@@ -76,11 +81,12 @@ def wait(
     raise typer.Exit(next((code for code in codes if code), 0))
 
 
-def _ended_at(service: Service, caller: Caller, task_id: str) -> int:
-    from mcp_tasks.models import Finished
+async def _ended_at(service: Backend, caller: Caller, task_id: str) -> str:
+    """When a task ended, so written that what is earlier is less."""
+    from mcp_tasks.requests import GetResult
 
-    state = service.output_of(caller, task_id)[0].state
-    return state.ended_at if isinstance(state, Finished) else sys.maxsize
+    view = await service.get_result(caller, GetResult(task_id=task_id, limit=1))
+    return str(view.get("ended_at", ""))
 
 
 def _is_to_be_read(*, eof: bool) -> bool:
@@ -110,11 +116,11 @@ def give_input(
     fields: dict[str, Any] = {"text": text, "signal": signal}
     fields = {name: value for name, value in fields.items() if value is not None}
 
-    async def given(service: Service, caller: Caller) -> dict[str, Any]:
+    async def given(service: Backend, caller: Caller) -> dict[str, Any]:
         from mcp_tasks.requests import SendInput
 
         request = SendInput(
-            task_id=service.resolve_prefix(caller, task_id),
+            task_id=await service.resolve_prefix(caller, task_id),
             enter=enter and text is not None,
             eof=eof,
             secret=secret,

@@ -26,7 +26,7 @@ from mcp_tasks.models import SESSION_NAME, TASK_ID, Role, Session, SessionKey, S
 from mcp_tasks.ports import Store
 from mcp_tasks.waiting import Progress
 
-__all__ = ["TOKEN_PREFIX", "Access", "Caller", "live_shares", "make_share", "needed"]
+__all__ = ["TOKEN_PREFIX", "Access", "Caller", "live_shares", "make_share", "needed", "session_of_share"]
 
 TOKEN_PREFIX: Final = "mcptasks_share_"  # noqa: S105 - the form of a token, no token
 """How every share token begins, so that it is known as a secret wherever it shows up."""
@@ -201,6 +201,12 @@ def make_share(session: SessionKey, role: Role, now_ms: int, expires_at: int | N
     named = json.dumps([session.owner, session.session, share_id], separators=(",", ":"))
     token = f"{TOKEN_PREFIX}{_text(named.encode())}.{secrets.token_urlsafe(_SECRET_BYTES)}"
     return Share(share_id, role, _digest(token), now_ms, expires_at), token
+
+
+def session_of_share(token: str) -> str | None:
+    """The session that a token says it opens, which proves nothing; None where it is no token."""
+    named = _read_token(token)
+    return None if named is None else named[0].session
 
 
 def live_shares(session: Session, now_ms: int) -> tuple[Share, ...]:

@@ -175,7 +175,6 @@ def test_a_signal_reaches_the_command(cli: CommandLine) -> None:
         (["ps", "--state", "asleep"], 2),
         (["ps", "--store", "redis"], 2),
         (["ps", "--store", "memory"], 2),
-        (["serve", "--transport", "http"], 2),
         (["serve", "--store", "redis"], 2),
         (["serve", "--max-running", "0"], 2),
         (["serve", "--tools", "some"], 2),
