@@ -1,7 +1,7 @@
 """Measurements of the server, as its clients see it, against floors that are measured beside it.
 
-Everything is done over stdio with the SDK's own client. Each value and its floor are sampled in turns,
-so that what disturbs one disturbs both, and every figure stands beside its floor.
+Everything is done with the SDK's own client, over stdio but for what is named HTTP. Each value and its
+floor are sampled in turns, so that what disturbs one disturbs both, and every figure stands beside its floor.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import anyio
 
 from mcp_tasks.bench.journals import measure_journal
 from mcp_tasks.bench.latency import measure_echo, measure_poll, measure_start, measure_wake_up
+from mcp_tasks.bench.over_http import measure_http
 from mcp_tasks.bench.place import Place, temporary_place
 from mcp_tasks.bench.records import measure_records
 from mcp_tasks.bench.report import as_json, print_table
@@ -35,6 +36,7 @@ MEASUREMENTS: Mapping[str, Callable[[Place], Awaitable[list[Measure]]]] = {
     "running": measure_running_memory,
     "records": measure_records,
     "journal": measure_journal,
+    "http": measure_http,
 }
 """What can be asked for by name, in the order in which it is done."""
 

@@ -14,7 +14,7 @@ from mcp_tasks.bench.place import Place
 from mcp_tasks.bench.samples import Limit, Measure, Samples, in_turns, milliseconds
 from mcp_tasks.connection import Connection
 
-__all__ = ["measure_echo", "measure_poll", "measure_start", "measure_wake_up"]
+__all__ = ["finished", "measure_echo", "measure_poll", "measure_start", "measure_wake_up", "start_of"]
 
 FINAL_WAIT_MS = 20_000
 
@@ -33,43 +33,54 @@ async def finished(server: Connection, task_id: str) -> dict[str, Any]:
 
 
 async def measure_start(place: Place) -> list[Measure]:
+    """See `start_of`."""
+    async with place.server("start") as server, floors.trivial_server() as trivial:
+        return [await start_of(place, server, trivial, "start", "start: answered and exec'd")]
+
+
+async def start_of(place: Place, server: Connection, trivial: Connection, name: str, title: str) -> Measure:
     """From the call until it is answered and the command has been exec'd, whichever is later.
 
     The command tells the moment at which it runs; the time that it needs from its exec until then
     is measured beside it, on a bare spawn, and taken off.
+
+    Args:
+        place: Where.
+        server: What is measured.
+        trivial: The floor of a call, over the same transport.
+        name: Of the measure.
+        title: Of the measure.
     """
     argv = _clock()
     answered: list[float] = []
     ran: list[float] = []
     own: list[float] = []
 
-    async with place.server("start") as server, floors.trivial_server() as trivial:
+    async def start() -> float:
+        began = time.time_ns()
+        answer = await server.call("run_command", command=argv, wait_ms=0)
+        answered.append((time.time_ns() - began) / 1e6)
+        view = await finished(server, answer["task_id"])
+        ran.append((_moment(view["stdout"], began) - began) / 1e6)
+        return answered[-1]
 
-        async def start() -> float:
-            began = time.time_ns()
-            answer = await server.call("run_command", command=argv, wait_ms=0)
-            answered.append((time.time_ns() - began) / 1e6)
-            view = await finished(server, answer["task_id"])
-            ran.append((_moment(view["stdout"], began) - began) / 1e6)
-            return answered[-1]
+    async def own_start() -> float:
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE)  # noqa: ASYNC220 - as the floor does
+        execd = time.time_ns()
+        output, _ = process.communicate()
+        own.append((_moment(output.decode(), execd) - execd) / 1e6)
+        return own[-1]
 
-        async def own_start() -> float:
-            process = subprocess.Popen(argv, stdout=subprocess.PIPE)  # noqa: ASYNC220 - as the floor does
-            execd = time.time_ns()
-            output, _ = process.communicate()
-            own.append((_moment(output.decode(), execd) - execd) / 1e6)
-            return own[-1]
-
-        taken = await in_turns(
-            place.count(200, 10),
-            {
-                "t": floors.trivial_call(trivial),
-                "spawn": floors.spawn(place.folder),
-                "record": floors.durable_record(place.folder),
-                "start": start,
-                "own": own_start,
-            },
-        )
+    taken = await in_turns(
+        place.count(200, 10),
+        {
+            "t": floors.trivial_call(trivial),
+            "spawn": floors.spawn(place.folder),
+            "record": floors.durable_record(place.folder),
+            "start": start,
+            "own": own_start,
+        },
+    )
     floor = Samples.sums(taken["t"], taken["spawn"], taken["record"])
     own_ms = taken["own"].median
     count = len(taken["start"].values)
@@ -77,11 +88,7 @@ async def measure_start(place: Place) -> list[Measure]:
         tuple(max(answer, run - own_ms) for answer, run in zip(answered[-count:], ran[-count:], strict=True))
     )
     note = f"answered after {taken['start'].median:.2f} ms"
-    return [
-        Measure(
-            "start", "start: answered and exec'd", "ms", both, floor, _F, Limit("ratio_at_most", 1.5), note
-        )
-    ]
+    return Measure(name, title, "ms", both, floor, _F, Limit("ratio_at_most", 1.5), note)
 
 
 def _clock() -> list[str]:
