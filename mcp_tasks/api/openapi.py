@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import re
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
 from mcp_tasks.api.operations import OPERATIONS, Operation
-from mcp_tasks.api.problems import STATUSES
+from mcp_tasks.api.problems import MEDIA_TYPE, STATUSES
 from mcp_tasks.models import SESSION_NAME
 from mcp_tasks.requests import Request
 
@@ -78,6 +80,7 @@ def document() -> Json:
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "parameters": _HEADERS,
+            "responses": {_named(status): _refusal(status) for status in [*_REFUSALS, 416]},
             "schemas": {"Problem": _PROBLEM, **_shared()},
         },
     }
@@ -171,19 +174,46 @@ def _responses(row: Operation) -> Json:
         "text": _TEXTS,
         "events": _EVENTS,
     }[row.answer]
-    responses: Json = {str(row.status): {"description": row.summary, "content": content}}
+    done: Json = {"description": row.summary, "content": content}
+    if row.place:
+        done["links"] = _links(row)
+    responses: Json = {str(row.status): done}
     if row.status == 201:
-        responses["200"] = {"description": "It was there already", "content": content}
+        responses["200"] = {**done, "description": "It was there already"}
     if row.answer == "bytes":
         responses["206"] = {"description": "The part that was asked for", "content": content}
     if row.answer == "events":
         responses["204"] = {"description": "There is no more to come"}
-    refused = _REFUSALS if row.answer != "bytes" else sorted({*_REFUSALS, 416})
-    told = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    for status in refused:
-        codes = [code for code, of in STATUSES.items() if of == status]
-        responses[str(status)] = {"description": ", ".join(codes) or "Refused", "content": told}
+    for status in [*_REFUSALS, *([416] if row.answer == "bytes" else [])]:
+        responses[str(status)] = {"$ref": f"#/components/responses/{_named(status)}"}
     return responses
+
+
+def _named(status: int) -> str:
+    return HTTPStatus(status).phrase.replace(" ", "")
+
+
+def _refusal(status: int) -> Json:
+    codes = [code for code, of in STATUSES.items() if of == status]
+    return {
+        "description": ", ".join(codes) or HTTPStatus(status).phrase,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+def _links(row: Operation) -> Json:
+    """What can be done with what an operation has made."""
+    named = re.findall(r"{(\w+)}", row.place)[-1]
+    follows = [
+        each for each in OPERATIONS if each.path_fields == (named,) and each.path.startswith(row.place)
+    ]
+    return {
+        each.name: {
+            "operationId": each.name,
+            "parameters": {f"path.{named}": f"$response.body#/{named}"},
+        }
+        for each in follows
+    }
 
 
 @functools.cache
@@ -206,8 +236,9 @@ def _schema(request: type[Request]) -> Json:
 
 
 def _shared() -> Json:
-    """What schemas of requests refer to: the steps of a plan."""
-    return {name: schema for name, schema in _schemas()[1].items() if name == "PlanStep"}
+    """What schemas of requests refer to, such as the steps of a plan."""
+    whole = {row.request.__name__ for row in OPERATIONS}
+    return {name: schema for name, schema in _schemas()[1].items() if name not in whole}
 
 
 _PROBLEM: Final[Json] = {

@@ -79,6 +79,7 @@ class Operation:
         status: Of an answer that is no problem.
         answer: What kind of answer that is.
         takes_document: The body is no JSON object of the request's fields but a document of its own.
+        place: Where what it has made is found, with the fields of the answer that name it in braces.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Operation:
     status: int = 200
     answer: Answer = "view"
     takes_document: bool = False
+    place: str = ""
 
     @property
     def path_fields(self) -> tuple[str, ...]:
@@ -98,7 +100,15 @@ class Operation:
 
 OPERATIONS: Final = (
     Operation("list_tasks", "GET", "/tasks", ListTasks, "Tasks of a session, newest first"),
-    Operation("run_command", "POST", "/tasks", RunCommand, "Start a command as a durable task", 201),
+    Operation(
+        "run_command",
+        "POST",
+        "/tasks",
+        RunCommand,
+        "Start a command as a durable task",
+        201,
+        place="/tasks/{task_id}",
+    ),
     Operation("clear_task", "POST", "/tasks/clear", ClearTask, "Remove finished tasks for good"),
     Operation("wait_tasks", "POST", "/tasks/wait", WaitTasks, "Wait for several tasks"),
     Operation("cancel_tasks", "POST", "/tasks/cancel", CancelTask, "End several tasks"),
@@ -120,10 +130,26 @@ OPERATIONS: Final = (
     Operation("search_output", "GET", "/search", SearchOutput, "Find lines in the output of tasks"),
     Operation("resolve_prefix", "GET", "/ids/{prefix}", ResolvePrefix, "The id that begins like this"),
     Operation("list_plans", "GET", "/plans", ListPlans, "Plans of a session, newest first"),
-    Operation("run_plan", "POST", "/plans", RunPlan, "Register several commands at once", 201),
+    Operation(
+        "run_plan",
+        "POST",
+        "/plans",
+        RunPlan,
+        "Register several commands at once",
+        201,
+        place="/plans/{plan_id}",
+    ),
     Operation("plan_progress", "GET", "/plans/{plan_id}", PlanProgress, "How far a plan has come"),
     Operation("list_sessions", "GET", "/sessions", ListSessions, "Sessions, the one used last first"),
-    Operation("create_session", "POST", "/sessions", CreateSession, "Make a session", 201),
+    Operation(
+        "create_session",
+        "POST",
+        "/sessions",
+        CreateSession,
+        "Make a session",
+        201,
+        place="/sessions/{session}",
+    ),
     Operation("session_info", "GET", "/sessions/{session}", SessionInfo, "Everything about a session"),
     Operation(
         "update_session", "PATCH", "/sessions/{session}", UpdateSession, "Change a session, or make it"

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
 
-from mcp_tasks.http.api.routes import build_api
+from mcp_tasks.http.api.routes import build_api, unrouted
+from mcp_tasks.http.ending import Ending
 from mcp_tasks.http.guard import Guard, GuardSettings
 from mcp_tasks.http.health import Health
 from mcp_tasks.http.mcp import McpRoutes
@@ -25,7 +26,7 @@ class ApplicationSettings(ServerSettings, GuardSettings, Protocol):
     """What the application needs to know of the settings."""
 
 
-def build_application(service: Service, settings: ApplicationSettings) -> ASGIApp:
+def build_application(service: Service, settings: ApplicationSettings) -> Ending:
     """Put the application together; its lifespan runs what serves MCP.
 
     The built-in token is made where there is none.
@@ -47,5 +48,5 @@ def build_application(service: Service, settings: ApplicationSettings) -> ASGIAp
         Route("/healthz", Health(service).answer),
         Route("/metrics", metrics.answer),
     ]
-    app = Starlette(routes=routes, lifespan=lifespan)
-    return metrics.counting(Guard(app, settings))
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: unrouted})
+    return Ending(metrics.counting(Guard(app, settings)), mcp.end)

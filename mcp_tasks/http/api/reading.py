@@ -90,13 +90,13 @@ def caller_of(http: HttpRequest, request: Request, settings: ApiSettings) -> Cal
         PolicyDenied: Nobody is known at the other end.
     """
     principal = principal_of(http.scope.get("user"))
-    session = request.session or http.headers.get(SESSION_HEADER)
-    if session is not None and not SESSION_NAME.fullmatch(session):
+    in_header = http.headers.get(SESSION_HEADER)
+    if in_header is not None and not SESSION_NAME.fullmatch(in_header):
         raise InvalidArgument(
             "the header Mcp-Tasks-Session is not a session name",
             "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is not . or ..",
         )
-    session = session or settings.session
+    session = request.session or in_header or settings.session
     share = http.headers.get(SHARE_HEADER)
     if share == "":
         raise InvalidArgument("the header Mcp-Tasks-Share is empty", "give the token as it was told")

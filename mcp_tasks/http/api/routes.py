@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import anyio
 from starlette.applications import Starlette
@@ -22,17 +22,10 @@ from mcp_tasks.http.api.handlers import HANDLERS, Call, Handler
 from mcp_tasks.http.api.reading import ApiSettings, NotJson, caller_of, read_request, waits
 from mcp_tasks.service import Service
 
-__all__ = ["Observe", "build_api"]
+__all__ = ["Observe", "build_api", "unrouted"]
 
 Observe = Callable[[str, int, float], None]
 """Told of each answer: operation, status, seconds."""
-
-_PLACES: Final[Mapping[str, tuple[str, str]]] = {
-    "run_command": ("tasks", "task_id"),
-    "run_plan": ("plans", "plan_id"),
-    "create_session": ("sessions", "session"),
-}
-"""Where what an operation has made is found: collection, and the field of the answer that names it."""
 
 
 def build_api(service: Service, settings: ApiSettings, observe: Observe) -> Starlette:
@@ -45,7 +38,7 @@ def build_api(service: Service, settings: ApiSettings, observe: Observe) -> Star
         for path, rows in by_path.items()
     ]
     return Starlette(
-        routes=[Route("/openapi.json", _describe), *routes], exception_handlers={HTTPException: _refuse}
+        routes=[Route("/openapi.json", _describe), *routes], exception_handlers={HTTPException: unrouted}
     )
 
 
@@ -82,9 +75,8 @@ class _Endpoint:
         status, headers = row.status, {}
         if status == 201 and answer.get("reused"):
             status = 200
-        if row.name in _PLACES:
-            collection, field = _PLACES[row.name]
-            headers["location"] = f"{http.scope['root_path']}/{collection}/{answer[field]}"
+        if row.place:
+            headers["location"] = http.scope["root_path"] + row.place.format_map(answer)
         return json_answer(answer, status, headers)
 
 
@@ -130,8 +122,8 @@ async def _describe(_: HttpRequest) -> Response:
     return json_answer(document())
 
 
-async def _refuse(_: HttpRequest, error: Exception) -> Response:
-    """What no route is there for."""
+async def unrouted(_: HttpRequest, error: Exception) -> Response:
+    """Answer what no route is there for, as a handler of HTTPException."""
     if not isinstance(error, HTTPException):
         return failed("the answer")
     if error.status_code == 405:

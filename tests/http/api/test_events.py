@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import pairwise
 from pathlib import Path
 
 import anyio
@@ -64,7 +65,7 @@ async def test_no_character_is_cut_in_two(api: httpx2.AsyncClient) -> None:
         heard = [event async for event in stream if event.event == "stdout"]
     assert len(heard) > 1
     assert all("\\x" not in event.data["text"] for event in heard[:-1])
-    assert all(after.data["offset"] == before.data["end"] for before, after in zip(heard, heard[1:]))
+    assert all(after.data["offset"] == before.data["end"] for before, after in pairwise(heard))
 
 
 async def test_each_run_of_a_task_is_told_from_its_first_byte(api: httpx2.AsyncClient) -> None:
@@ -100,7 +101,7 @@ async def test_a_session_s_tasks_are_told_of_as_they_come_and_end(api: httpx2.As
                 told.append(await anext(stream))
     assert (running, "running") in _states(told)
     assert old not in {task_id for task_id, _ in _states(told)}
-    last = [event.id for event in told if event.id is not None][0]
+    last = next(event.id for event in told if event.id is not None)
     with anyio.fail_after(30):
         async with events(api, "/api/events", **{"Last-Event-ID": last}) as stream:
             missed: list[Event] = []

@@ -1,4 +1,4 @@
-"""Sessions, their history and what is known of their project over the API, shares, and what is the operator's."""
+"""Sessions, their history and the context of their project over the API; shares; what is the operator's."""
 
 from __future__ import annotations
 
