@@ -140,8 +140,8 @@ class Guard:
         declared = int(lengths[0]) if lengths and lengths[0].isdecimal() else None
         if not declared and not _values(scope, b"transfer-encoding"):
             return receive
-        kind = ",".join(_values(scope, b"content-type")).partition(";")[0].strip().lower()
-        if kind != _JSON:
+        kinds = [each.partition(";")[0].strip().lower() for each in _values(scope, b"content-type")]
+        if kinds != [_JSON]:
             # What a form of any page can send is none of these types, so none of its requests comes in.
             raise Refused(Refusal(415, "the body must be JSON", f"send Content-Type: {_JSON}"))
         return await bounded_body(receive, declared, self._max_bytes)
