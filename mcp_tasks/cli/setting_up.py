@@ -22,11 +22,18 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: Json = False, directory: Dir = None, store: Store = None) -> None:
-    """Look whether everything works here. Exits with 1 where something does not."""
+    """Look whether everything works here, or on the server that is named. Exits with 1 where it does not."""
     from mcp_tasks.cli.calling import settings_for
-    from mcp_tasks.cli.checkup import examine
 
-    findings = examine(settings_for((directory, store, None)))
+    settings = settings_for((directory, store, None))
+    if settings.server is not None:
+        from mcp_tasks.cli.server_checkup import examine_server
+
+        findings = examine_server(settings, settings.server)
+    else:
+        from mcp_tasks.cli.checkup import examine
+
+        findings = examine(settings)
     well = all(finding.verdict != "wrong" for finding in findings)
     if as_json:
         print_json({"well": well, "findings": [finding.as_fields() for finding in findings]})
