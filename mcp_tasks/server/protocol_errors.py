@@ -22,8 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def told_as_protocol_errors(context: Context) -> Iterator[None]:
-    """Let every error of the block go as an MCPError, and what is not a client's to know into the log."""
+def told_as_protocol_errors(context: Context, **said: str) -> Iterator[None]:
+    """Let every error of the block go as an MCPError, and what is not a client's to know into the log.
+
+    `said` is told in the data of those errors that are a client's to know.
+    """
     try:
         yield
     except MCPError:
@@ -33,14 +36,14 @@ def told_as_protocol_errors(context: Context) -> Iterator[None]:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         if isinstance(error, (MCPError, TasksError)):
-            raise (protocol_error(error) if isinstance(error, TasksError) else error) from None
+            raise (protocol_error(error, **said) if isinstance(error, TasksError) else error) from None
         incident = secrets.token_hex(4)  # joins the answer and the log
         _log.exception("incident %s: %s failed", incident, context.method)
-        said = f"{context.method} failed, incident {incident}; the server's log has the details"
-        raise MCPError(types.INTERNAL_ERROR, said) from None
+        message = f"{context.method} failed, incident {incident}; the server's log has the details"
+        raise MCPError(types.INTERNAL_ERROR, message) from None
 
 
-def protocol_error(error: TasksError) -> MCPError:
+def protocol_error(error: TasksError, **said: str) -> MCPError:
     """The same as an error of JSON-RPC. What is not there is a wrong parameter, as 2026-07-28 has it."""
     match error:
         case InvalidArgument() | SessionNotFound() | TaskNotFound():
@@ -50,4 +53,7 @@ def protocol_error(error: TasksError) -> MCPError:
         case _:
             code = types.INTERNAL_ERROR
     message = redact_text(error.message[:_MAX_MESSAGE])
-    return MCPError(code, message, data={"code": error.code, "hint": redact_text(error.hint[:_MAX_MESSAGE])})
+    data = {"code": error.code, "hint": error.hint, **said}
+    return MCPError(
+        code, message, data={name: redact_text(text[:_MAX_MESSAGE]) for name, text in data.items()}
+    )

@@ -78,7 +78,7 @@ class Resources:
         Raises:
             MCPError: There is no such resource for the caller (-32602).
         """
-        with told_as_protocol_errors(context):
+        with told_as_protocol_errors(context, uri=params.uri):
             caller = self._callers.caller(context)
             task = TaskUri.parse(params.uri)
             if task.stream is None:
