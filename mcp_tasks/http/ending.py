@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,10 +40,16 @@ class _Exchange:
 
 
 class Ending:
-    """The outermost layer: it knows each request that is being answered."""
+    """The outermost layer: it knows each request that is being answered.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        app: Answers them.
+        first: Called when the end begins, to end what can take leave of its client by itself.
+    """
+
+    def __init__(self, app: ASGIApp, first: Callable[[], None]) -> None:
         self._app = app
+        self._first = first
         self._open: set[_Exchange] = set()
         self._ending = False
         self._changed = anyio.Event()
@@ -90,6 +97,7 @@ class Ending:
             last_answers_s: How long to wait.
         """
         self._ending = True
+        self._first()
         with anyio.move_on_after(last_answers_s):
             while not all(exchange.only_listens for exchange in self._open):
                 await self._changed.wait()

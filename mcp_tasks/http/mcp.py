@@ -4,29 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
-from urllib.parse import parse_qs
+from typing import Any
 
 import anyio
 from mcp.server.lowlevel import Server
-from mcp.server.sse import SseServerTransport
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, EventStore
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_tasks.http.attendances import Attendances
 from mcp_tasks.http.event_store import EventRoom, SessionEvents
 from mcp_tasks.http.principals import principal_of
+from mcp_tasks.http.sse import ANY_BODY, MESSAGES, SSE_SESSION, SseRoutes
 from mcp_tasks.server.callers import Context, Identity, client_of
 from mcp_tasks.server.mcp_server import ServerSettings, build_server
 from mcp_tasks.service import Attendance, Service
 
 __all__ = ["McpRoutes"]
-
-_MESSAGES: Final = "/messages/"
-_SESSION_ID: Final = "session_id"
 
 
 class McpRoutes:
@@ -34,9 +30,9 @@ class McpRoutes:
 
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._attendances = Attendances(service.attend)
-        self._server: Server[Any] = build_server(service, settings, self._identify)
+        self._server = build_server(service, settings, self._identify)
         self._sessions = _Sessions(self._server)
-        self._sse = SseServerTransport(_MESSAGES)
+        self._sse = SseRoutes(self._server, lambda session_id: self._attendances.left("sse", session_id))
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
@@ -54,9 +50,12 @@ class McpRoutes:
         """The routes, for the application."""
         return [
             Route("/mcp", _Streamable(self._sessions, self._attendances)),
-            Route("/sse", _Sse(self._server, self._sse, self._attendances), methods=["GET"]),
-            Mount(_MESSAGES, self._sse.handle_post_message),
+            *self._sse.routes(),
         ]
+
+    def end(self) -> None:
+        """Tell those who listen that it ends; their streams are over then."""
+        self._server.subscriptions.end()
 
     def _identify(self, context: Context) -> Identity:
         request: Request | None = context.request
@@ -65,8 +64,8 @@ class McpRoutes:
         return Identity(principal.owner, principal.role, attendance)
 
     def _attendance(self, request: Request, owner: str, context: Context) -> Attendance:
-        if request.url.path.startswith(_MESSAGES):
-            return self._attendances.of("sse", request.query_params.get(_SESSION_ID, ""))
+        if request.url.path.startswith(MESSAGES):
+            return self._attendances.of("sse", request.query_params.get(SSE_SESSION, ""))
         if session_id := request.headers.get(MCP_SESSION_ID_HEADER):
             return self._attendances.of("http", session_id)
         client = client_of(context)
@@ -78,7 +77,7 @@ class _Sessions(StreamableHTTPSessionManager):
 
     def __init__(self, server: Server[Any]) -> None:
         self._room = EventRoom()
-        super().__init__(server)
+        super().__init__(server, max_request_body_size=ANY_BODY)
 
     @property
     def event_store(self) -> EventStore | None:
@@ -107,27 +106,3 @@ class _Streamable:
             await send(message)
 
         await self._app(scope, receive, watched)
-
-
-class _Sse:
-    def __init__(self, server: Server[Any], transport: SseServerTransport, attendances: Attendances) -> None:
-        self._server = server
-        self._transport = transport
-        self._attendances = attendances
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        session_id = ""
-
-        async def watched(message: Message) -> None:
-            # The SDK tells the id of the stream to its client alone, in the first event.
-            nonlocal session_id
-            if not session_id and message["type"] == "http.response.body":
-                _, _, query = message.get("body", b"").partition(b"?")
-                session_id = parse_qs(query.split()[0].decode() if query else "").get(_SESSION_ID, [""])[0]
-            await send(message)
-
-        try:
-            async with self._transport.connect_sse(scope, receive, watched) as (incoming, outgoing):
-                await self._server.run(incoming, outgoing, self._server.create_initialization_options())
-        finally:
-            self._attendances.left("sse", session_id)

@@ -66,7 +66,7 @@ async def serve_http(service: Service, settings: HttpSettings, path: str) -> Non
         StoreUnavailable: The token cannot be kept.
     """
     log_to_stderr()
-    ending = Ending(build_application(service, settings))
+    ending = build_application(service, settings)
     config = uvicorn.Config(
         ending,
         http=Connection,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -22,6 +23,10 @@ from tests.http.test_transports import POSTED, called, opened_session
 from tests.waiting import eventually
 
 END_SECONDS = 5.0
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -76,13 +81,28 @@ async def test_open_streams_get_their_last_byte_and_a_stopped_client_holds_nothi
             assert time.monotonic() - began < END_SECONDS
 
 
+async def test_who_listens_since_2026_is_told_that_the_end_was_meant(tmp_path: Path) -> None:
+    with running_server(tmp_path / "state") as server, anyio.fail_after(60):
+        request = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "subscriptions/listen",
+            "params": {"notifications": {"resourcesListChanged": True}, "_meta": META},
+        }
+        headers = {**POSTED, "mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+        async with server.http(**headers) as http, http.stream("POST", "/mcp", json=request) as stream:
+            lines = stream.aiter_lines()
+            assert "acknowledged" in [await anext(lines), await anext(lines)][1]
+            server.process.send_signal(signal.SIGTERM)
+            last = [line for line in [each async for each in lines] if line.startswith("data: ")][-1]
+        assert json.loads(last.removeprefix("data: "))["id"] == 1
+        assert await server.ended() == 0
+
+
 async def test_who_waits_for_an_answer_when_the_server_ends_is_told_to_try_again(tmp_path: Path) -> None:
     with running_server(tmp_path / "state") as server, anyio.fail_after(60):
         request = called(1, "run_command", command="sleep 30", key="waits", wait_ms=20_000)
-        request["params"]["_meta"] = {
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": {},
-        }
+        request["params"]["_meta"] = META
         headers = {
             **POSTED,
             "mcp-protocol-version": "2026-07-28",
@@ -131,7 +151,7 @@ async def test_a_server_that_is_killed_leaves_its_commands_to_the_next_one(tmp_p
 
 @asynccontextmanager
 async def asked(app: ASGIApp) -> AsyncIterator[tuple[Ending, httpx2.AsyncClient]]:
-    ending = Ending(app)
+    ending = Ending(app, first=lambda: None)
     transport = httpx2.ASGITransport(ending)
     async with httpx2.AsyncClient(transport=transport, base_url="http://here") as http:
         yield ending, http

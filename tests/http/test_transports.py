@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from tests.http.server_process import TOKEN, HttpServer, answer, running_server
@@ -137,6 +138,38 @@ async def test_an_answer_that_a_broken_connection_lost_is_sent_again(tmp_path: P
             assert "through 1\\n" in late.text
             others = await http.get("/mcp", headers={"last-event-id": last_events[0]})
             assert "through" not in others.text
+
+
+async def test_over_sse_who_does_not_read_the_answers_may_not_ask_for_ever_more(tmp_path: Path) -> None:
+    with running_server(tmp_path / "state") as server, anyio.fail_after(60):
+        async with server.mcp() as client:
+            await answer(client, "run_command", command="seq 50000", wait_ms=10_000, key="long")
+        async with server.http() as http, server.http() as stream, stream.stream("GET", "/sse") as events:
+            lines = events.aiter_lines()
+            await anext(lines)
+            where = (await anext(lines)).removeprefix("data: ")
+            assert (await http.post(where, json=INITIALIZE)).status_code == 202
+            for _ in range(3):  # the answer, and what stands around it
+                await anext(lines)
+            asked = 0
+
+            async def is_refused() -> httpx2.Response | None:
+                nonlocal asked
+                asked += 1
+                request = called(asked, "run_command", command="seq 50000", key="long", max_bytes=262_144)
+                answered = await http.post(where, json=request)
+                return None if answered.status_code == 202 else answered
+
+            refused = await eventually(is_refused, "it is too much", 30)
+            assert refused is not None
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+
+            async def is_taken() -> bool:
+                for _ in range(20):
+                    await anext(lines)
+                return await is_refused() is None
+
+            await eventually(is_taken, "reading helps", 30)
 
 
 async def test_clients_over_http_are_among_the_connections_of_their_session(tmp_path: Path) -> None:

@@ -1,0 +1,138 @@
+"""MCP over the older SSE: answers come on one stream, what is asked is posted beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import parse_qs
+
+from mcp.server.lowlevel import Server
+from mcp.server.sse import SseServerTransport
+from mcp.shared._stream_protocols import WriteStream
+from mcp.shared.message import SessionMessage
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import Message, Receive, Scope, Send
+
+__all__ = ["ANY_BODY", "MESSAGES", "SSE_SESSION", "SseRoutes"]
+
+MESSAGES: Final = "/messages/"
+"""Where clients post what they ask."""
+
+SSE_SESSION: Final = "session_id"
+"""The parameter of the query that says which stream the answer goes to."""
+
+ANY_BODY: Final = 2**30
+"""Bytes of a body that the SDK takes: the guard has bounded them before."""
+
+_MOST_UNREAD: Final = 32
+
+
+class SseRoutes:
+    """The stream, and where its client posts.
+
+    Args:
+        server: Serves each stream.
+        left: Called with the id of a stream that is over.
+    """
+
+    def __init__(self, server: Server[Any], left: Callable[[str], None]) -> None:
+        self._server = server
+        self._left = left
+        self._transport = SseServerTransport(MESSAGES, max_request_body_size=ANY_BODY)
+        self._open: dict[str, _Waiting] = {}
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes, for the application."""
+        # Starlette takes methods of classes for ASGI applications only where they are mounted.
+        return [Route("/sse", _Endpoint(self._stream), methods=["GET"]), Mount(MESSAGES, self._post)]
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        session_id = ""
+        waiting = _Waiting()
+
+        async def watched(message: Message) -> None:
+            # The SDK tells the id of the stream to its client alone, in the first event.
+            nonlocal session_id
+            if not session_id and message["type"] == "http.response.body":
+                session_id = _session_of(message.get("body", b""))
+                self._open[session_id] = waiting
+            await send(message)
+
+        try:
+            async with self._transport.connect_sse(scope, receive, watched) as (incoming, outgoing):
+                options = self._server.create_initialization_options()
+                await self._server.run(incoming, _Outgoing(outgoing, waiting), options)
+        finally:
+            self._open.pop(session_id, None)
+            self._left(session_id)
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        waiting = self._open.get(Request(scope).query_params.get(SSE_SESSION, ""))
+        if waiting is not None and waiting.answers >= _MOST_UNREAD:
+            problem = {
+                "title": "read the answers first",
+                "status": 429,
+                "detail": f"{waiting.answers} answers wait to be read on the stream",
+            }
+            response = JSONResponse(problem, 429, {"retry-after": "1"}, "application/problem+json")
+            await response(scope, receive, send)
+            return
+        await self._transport.handle_post_message(scope, receive, send)
+
+
+class _Endpoint:
+    """What makes an ASGI application of a function, for a route."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Any]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """How many answers wait because the client does not read."""
+
+    answers: int = 0
+
+
+class _Outgoing:
+    """The SDK's stream to one client, which takes one message at a time; counts what waits for that."""
+
+    def __init__(self, stream: WriteStream[SessionMessage], waiting: _Waiting) -> None:
+        self._stream = stream
+        self._waiting = waiting
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Send one message; returns when it is on its way."""
+        self._waiting.answers += 1
+        try:
+            await self._stream.send(item)
+        finally:
+            self._waiting.answers -= 1
+
+    async def aclose(self) -> None:
+        """Close the stream."""
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+def _session_of(event: bytes) -> str:
+    _, _, query = event.partition(b"?")
+    found = parse_qs(query.split()[0].decode()) if query else {}
+    return found.get(SSE_SESSION, [""])[0]
