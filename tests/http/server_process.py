@@ -63,16 +63,17 @@ class HttpServer:
         )
 
     @asynccontextmanager
-    async def mcp(self, mode: str = "auto", transport: str = "http") -> AsyncIterator[Client]:
-        """The SDK's client over `http` or `sse`."""
+    async def mcp(self, mode: str = "auto", transport: str = "http", **options: Any) -> AsyncIterator[Client]:
+        """The SDK's client over `http` or `sse`, with further options of its own."""
         if transport == "sse":
             headers = {"Authorization": f"Bearer {TOKEN}"}
-            async with Client(sse_client(f"{self.base}/sse", headers=headers), mode=mode) as client:
+            connection = sse_client(f"{self.base}/sse", headers=headers)
+            async with Client(connection, mode=mode, **options) as client:
                 yield client
             return
         async with self.http() as http:
-            connection = streamable_http_client(f"{self.base}/mcp", http_client=http)
-            async with Client(connection, mode=mode) as client:
+            streams = streamable_http_client(f"{self.base}/mcp", http_client=http)
+            async with Client(streams, mode=mode, **options) as client:
                 yield client
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:

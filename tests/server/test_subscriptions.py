@@ -306,6 +306,20 @@ async def test_a_listener_on_stdio_hears_of_the_end_and_can_leave_at_once(tmp_pa
             assert await _next(subscription) == ResourceUpdated(uri)
 
 
+@pytest.mark.parametrize("transport", ["http", "sse"])
+async def test_a_subscriber_of_the_older_era_hears_of_the_end_over_http(
+    tmp_path: Path, gate: Path, transport: str
+) -> None:
+    heard = Heard()
+    with running_server(tmp_path / "state", transport=transport) as server, anyio.fail_after(60):
+        async with server.mcp("legacy", transport, message_handler=heard.take) as client:
+            task = await answer(client, "run_command", command=f"cat {gate}", wait_ms=0)
+            await _subscribe(client, f"task://{task['task_id']}")
+            await _open(gate)
+            await heard.more()
+    assert heard.updated == [f"task://{task['task_id']}"]
+
+
 async def test_a_listener_over_http_hears_of_the_end(tmp_path: Path, gate: Path) -> None:
     with running_server(tmp_path / "state") as server:
         async with server.mcp() as client:

@@ -11,8 +11,9 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_tasks.errors import PolicyDenied, ShareNotValid, TaskNotFound
+from mcp_tasks.errors import PolicyDenied, ShareNotValid, StoreUnavailable, TaskNotFound
 from mcp_tasks.service import Piece, Tally
+from mcp_tasks.service.watching import Watching
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
 
@@ -140,6 +141,67 @@ async def test_nothing_looks_out_when_nobody_listens(agent: Agent) -> None:
             pass
     assert agent.service.watching.looking() == 0
     await agent.cancel(task_id, grace_ms=0)
+
+
+async def test_a_store_that_cannot_be_read_for_a_moment_ends_nothing(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    task_id = await agent.start(f"cat {gate}")
+    reconciler, store = agent.service._desk.reconciler, agent.service._desk.store
+
+    def fails(*_: Any) -> None:
+        raise StoreUnavailable("the disk is away")
+
+    async with (
+        aclosing(agent.service.watch(agent.caller, [task_id])) as views,
+        aclosing(agent.service.changes(agent.caller)) as tallies,
+    ):
+        assert (await _next(views))["state"] == "running"
+        assert (await _next(tallies)).counts == {"running": 1}
+        with monkeypatch.context() as away:
+            away.setattr(reconciler, "look", fails)
+            away.setattr(store, "counts", fails)
+            await anyio.to_thread.run_sync(gate.write_text, "")
+            await eventually(lambda: _warned(caplog, 2), "both had failed")
+        assert (await _next(views))["state"] == "completed"
+        assert (await _next(tallies)).counts == {"completed": 1}
+
+
+async def _warned(caplog: pytest.LogCaptureFixture, times: int) -> bool:
+    return sum("cannot be watched now" in record.message for record in caplog.records) >= times
+
+
+async def test_who_watches_before_anybody_looks_out_waits_for_that(agent: Agent) -> None:
+    view = await agent.run("true")
+    watching = Watching(agent.service._desk)
+    found: list[str] = []
+
+    async def listen() -> None:
+        found.extend([view["state"] async for view in watching.watch(agent.caller, [view["task_id"]])])
+        group.cancel_scope.cancel()
+
+    with anyio.fail_after(_SECONDS):
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            await anyio.wait_all_tasks_blocked()
+            assert not found
+            group.start_soon(watching.attend)
+    assert found == ["completed"]
+
+
+async def test_what_fails_while_it_tells_ends_alone(agent: Agent, caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise RuntimeError("somebody else's mistake")
+
+    await agent.service.watching.post(fails, anyio.CancelScope())
+
+    async def is_logged() -> bool:
+        return "somebody else's mistake" in caplog.text
+
+    await eventually(is_logged, "the mistake was logged")
+    assert await _states(agent, (await agent.run("true"))["task_id"])
 
 
 async def test_another_owners_task_cannot_be_watched_or_followed(agent: Agent) -> None:
