@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import parse_qs
 
 from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
-from mcp.shared._stream_protocols import WriteStream
 from mcp.shared.message import SessionMessage
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -101,10 +100,16 @@ class _Waiting:
     answers: int = 0
 
 
+class _Stream(Protocol):
+    async def send(self, item: SessionMessage, /) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
 class _Outgoing:
     """The SDK's stream to one client, which takes one message at a time; counts what waits for that."""
 
-    def __init__(self, stream: WriteStream[SessionMessage], waiting: _Waiting) -> None:
+    def __init__(self, stream: _Stream, waiting: _Waiting) -> None:
         self._stream = stream
         self._waiting = waiting
 
