@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tests.clients.install import Clients
 from tests.waiting import wait_until
 
-__all__ = ["ROOT", "Kind", "Way", "listening", "surroundings", "way_to"]
+__all__ = ["ROOT", "TOKEN", "Kind", "Way", "listening", "surroundings", "way_to"]
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-these-tests-0123456789-abcdefghijklmnop"
