@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import anyio
@@ -250,28 +250,29 @@ class Watching:
         while True:
             # The state is read first: what a final task has written is there when it is read now.
             task = (await desk.blocking(desk.reconciler.look, key)).task
-            while pieces := await desk.blocking(self._pieces, task, at):
+            pieces, seen = await desk.blocking(self._pieces, task, at)
+            if pieces:
                 await desk.access.admit(caller, "read")
-                for piece in pieces:
-                    end = piece.offset + len(piece.data)
-                    at = (
-                        Cursor(at.run, end, at.stderr)
-                        if piece.stream == "stdout"
-                        else Cursor(at.run, at.stdout, end)
-                    )
-                    yield piece
+            for piece in pieces:
+                end = piece.offset + len(piece.data)
+                at = replace(at, stdout=end) if piece.stream == "stdout" else replace(at, stderr=end)
+                yield piece
+            if pieces:
+                continue
             if at.run < task.begun:
                 at = Cursor(at.run + 1)
             elif task.is_final:
                 return
             else:
-                await desk.waiting.until(key, Condition("output", since=at), _SHARE_MS)
+                await desk.waiting.until(key, Condition("output", since=seen), _SHARE_MS)
 
-    def _pieces(self, task: Task, at: Cursor) -> list[Piece]:
-        """The next output of one run, at most a piece of each stream. Blocking."""
+    def _pieces(self, task: Task, at: Cursor) -> tuple[list[Piece], Cursor]:
+        """The next output of one run, at most a piece of each stream, and how much there was. Blocking."""
         output = self._desk.presenter.output(task).of_run(at.run)
+        # What was asked for may begin after all that there is, so that waiting goes by what there is.
+        seen = Cursor(at.run, output.size("stdout"), output.size("stderr"))
         found = ((stream, *output.read(stream, at.of(stream), _PIECE_BYTES)) for stream in STREAMS)
-        return [Piece(stream, offset, data, at.run) for stream, offset, data in found if data]
+        return [Piece(stream, offset, data, at.run) for stream, offset, data in found if data], seen
 
     async def changes(self, caller: Caller) -> AsyncGenerator[Tally, None]:
         """What the tasks of the caller's session are now, and again each time that they are others.

@@ -250,6 +250,37 @@ async def test_following_goes_on_at_the_byte_where_it_was(agent: Agent) -> None:
         assert [piece async for piece in agent.service.follow(agent.caller, task_id, 10, 3)] == []
 
 
+async def test_who_is_ahead_of_the_output_waits_for_it_without_looking_all_the_time(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    task_id = await agent.start(f"printf 0123456789; cat {gate}; printf abc")
+    await agent.poll(task_id, pattern="9", wait_ms=10_000)
+    waiting, waits = agent.service._desk.waiting, 0
+    until, waited = waiting.until, anyio.Event()
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        waited.set()
+        return await until(*arguments)
+
+    monkeypatch.setattr(waiting, "until", counted)
+    found: list[Piece] = []
+
+    async def follow() -> None:
+        found.extend([piece async for piece in agent.service.follow(agent.caller, task_id, 12, 100)])
+
+    with anyio.fail_after(_SECONDS):
+        async with anyio.create_task_group() as group:
+            group.start_soon(follow)
+            await waited.wait()
+            await anyio.to_thread.run_sync(gate.write_text, "")
+    assert found == [Piece("stdout", 12, b"c", 1)]
+    assert waits < 10
+
+
 async def test_what_a_further_run_writes_follows(agent: Agent) -> None:
     task_id = await agent.start("echo out; exit 1", retries=1)
     found = await _all(agent.service.follow(agent.caller, task_id))
