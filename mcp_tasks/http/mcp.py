@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from mcp.server.lowlevel import Server
@@ -23,6 +23,9 @@ from mcp_tasks.server.mcp_server import ServerSettings, build_server
 from mcp_tasks.service import Attendance, Service
 
 __all__ = ["McpRoutes"]
+
+_MOST_SESSIONS: Final = 4_000
+"""Of clients of 2025-11-25, each of which takes 40 KiB; one more is told 503."""
 
 
 class McpRoutes:
@@ -77,7 +80,7 @@ class _Sessions(StreamableHTTPSessionManager):
 
     def __init__(self, server: Server[Any]) -> None:
         self._room = EventRoom()
-        super().__init__(server, max_request_body_size=ANY_BODY)
+        super().__init__(server, max_request_body_size=ANY_BODY, max_sessions=_MOST_SESSIONS)
 
     @property
     def event_store(self) -> EventStore | None:
