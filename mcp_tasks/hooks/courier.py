@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-import random
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -18,45 +17,22 @@ from mcp_tasks.errors import StoreUnavailable, TasksError
 from mcp_tasks.hooks.armed import Armed, Notice
 from mcp_tasks.hooks.due import Seen, first_due, is_over, next_moment, noticed
 from mcp_tasks.hooks.outbox import Outbox
+from mcp_tasks.hooks.pace import Pace
 from mcp_tasks.hooks.task_hooks import Surroundings
 from mcp_tasks.hooks.telling import NotTold, Telling
 from mcp_tasks.models import Draft, Hook, Running, Task
 
-__all__ = ["PACE", "Courier", "Pace"]
+__all__ = ["Courier"]
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 16
 _OTHERS_MS: Final = 1_000
 _TROUBLE_MS: Final = 5_000
-_LOOK_MS: Final = 5_000
+_LOOK_MS: Final = 30_000
 _NOT_YET_MS: Final = 200
+_LOST_MS: Final = 2_000
 _PENDING_MS: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often, and for how long, telling is tried again.
-
-    Attributes:
-        first_ms: Before the second attempt; each further pause is twice as long.
-        longest_ms: No pause is longer.
-        give_up_ms: After what happened, when nobody tries any more.
-        programs: How often a command or a notification is tried, in all: it was run, and has failed.
-    """
-
-    first_ms: int = 2_000
-    longest_ms: int = 3_600_000
-    give_up_ms: int = 86_400_000
-    programs: int = 5
-
-    def pause(self, attempts: int) -> int:
-        """Milliseconds before the next attempt. Half is left to chance, so that not all come at once."""
-        longest: int = min(self.first_ms << min(attempts - 1, 40), self.longest_ms)
-        return longest // 2 + random.randrange(longest // 2 + 1)  # noqa: S311 - it is no secret
-
-
-PACE: Final = Pace()
 
 
 class Courier:
@@ -69,7 +45,7 @@ class Courier:
         group: anyio.abc.TaskGroup,
         *,
         ring: Callable[[], None],
-        pace: Pace = PACE,
+        pace: Pace,
     ) -> None:
         self._outbox = outbox
         self._around = surroundings
@@ -79,6 +55,7 @@ class Courier:
         self._busy: set[str] = set()
         self._again: set[str] = set()
         self._next: dict[str, int] = {}
+        self._missing: dict[str, int] = {}
         self._limit = anyio.CapacityLimiter(_AT_ONCE)
 
     def see_to(self, armed: Collection[str], urgent: Collection[str]) -> float:
@@ -88,7 +65,8 @@ class Courier:
             Seconds until something else is.
         """
         now = self._around.clock.now_ms()
-        self._next = {task_id: at for task_id, at in self._next.items() if task_id in set(armed)}
+        known = frozenset(armed)
+        self._next = {task_id: at for task_id, at in self._next.items() if task_id in known}
         self._again.update(self._busy.intersection(urgent))
         for task_id in armed:
             if task_id not in self._busy and (task_id in urgent or self._next.get(task_id, 0) <= now):
@@ -131,7 +109,7 @@ class Courier:
                 notice = first_due(armed, now)
                 if notice is not None:
                     await self._tell(armed, notice)
-                elif is_over(armed, seen, now):
+                elif is_over(armed, seen, lost=seen is None and self._is_lost(task_id, now)):
                     await anyio.to_thread.run_sync(self._finish, armed, seen)
                     self._around.settled()
                     return None
@@ -139,10 +117,13 @@ class Courier:
                     return self._pause(armed, seen, now)
 
     def _pause(self, armed: Armed, seen: Seen | None, now: int) -> int:
+        """Milliseconds until it is worth looking again; of the end of a task `TaskHooks.ended` hears."""
         longest = _LOOK_MS
-        if seen is None and now - armed.armed_at < _LOOK_MS:
-            longest = _NOT_YET_MS  # it is just being registered
-        elif seen is not None and seen.started_at is None:
+        if seen is None:
+            longest = _NOT_YET_MS  # it is just being registered, or never will be
+        elif (
+            seen is not None and seen.started_at is None and any(hook.on != ("end",) for hook in armed.hooks)
+        ):
             longest = _PENDING_MS
         moment = next_moment(armed, seen, now)
         return longest if moment is None else min(max(0, moment - now), longest)
@@ -161,12 +142,23 @@ class Courier:
         elif (found := self._around.look(armed.key)) is not None:
             task, seen = found
             running = task if isinstance(task.state, Running) else None
+            self._missing.pop(task_id, None)
+        elif self._outbox.nobody_arms():
+            # It may have been registered between the look and the question.
+            found = self._around.look(armed.key)
+            if found is None:
+                self._missing.setdefault(task_id, self._around.clock.now_ms())
         known = noticed(armed, seen, self._around.clock.now_ms())
         if known != armed:
             self._outbox.write(known)
         return known, seen, running
 
+    def _is_lost(self, task_id: str, now: int) -> bool:
+        """Whether a task has not been there for so long that it is not just being moved."""
+        return now - self._missing.get(task_id, now) >= _LOST_MS
+
     def _finish(self, armed: Armed, seen: Seen | None) -> None:
+        self._missing.pop(armed.key.task_id, None)
         if seen is None and not armed.notices:
             log.warning("task %s is not there any more, and nothing was told of it", armed.key.task_id)
         self._outbox.remove(armed.key.task_id)
@@ -194,12 +186,12 @@ class Courier:
         from mcp_tasks.hooks import programs
 
         if hook.target is None:
-            await programs.notify(telling, self._around.environment)
+            await programs.notify(telling, self._around.environment, self._pace.notify_s)
             return
         target = await self._unsealed(hook.target)
         if hook.kind == "command":
             command: str | Sequence[str] = json.loads(target)
-            await programs.run(command, telling, self._around.environment)
+            await programs.run(command, telling, self._around.environment, self._pace.command_s)
         else:
             from mcp_tasks.hooks.webhook import post
 

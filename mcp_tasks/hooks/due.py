@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from mcp_tasks.hooks.armed import Armed, Notice, notice_id
 from mcp_tasks.models import Hook, HookEvent
 
-__all__ = ["FORGOTTEN_MS", "Seen", "first_due", "is_over", "next_moment", "noticed"]
-
-FORGOTTEN_MS: Final = 600_000
-"""What was armed so long ago for a task that is not there was never registered, or cleared long ago."""
+__all__ = ["Seen", "first_due", "is_over", "next_moment", "noticed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +58,7 @@ def first_due(armed: Armed, now: int) -> Notice | None:
 def next_moment(armed: Armed, seen: Seen | None, now: int) -> int | None:
     """When something is to be told or may be to be noticed, as far as that can be foreseen."""
     moments = [one.next_at for one in armed.notices if one.next_at is not None]
-    if seen is None:
-        moments.append(armed.armed_at + FORGOTTEN_MS)
-    else:
+    if seen is not None:
         for number, hook in enumerate(armed.hooks):
             for event in hook.on:
                 moment = _moment(hook, event, seen, now)
@@ -73,11 +68,11 @@ def next_moment(armed: Armed, seen: Seen | None, now: int) -> int | None:
     return min(moments, default=None)
 
 
-def is_over(armed: Armed, seen: Seen | None, now: int) -> bool:
-    """Whether nothing of it is left to be told, now or later."""
+def is_over(armed: Armed, seen: Seen | None, *, lost: bool) -> bool:
+    """Whether nothing is left to be told, now or later. `lost`: there is no such task and never will be."""
     if any(one.next_at is not None for one in armed.notices):
         return False
-    return now - armed.armed_at >= FORGOTTEN_MS if seen is None else seen.final
+    return lost if seen is None else seen.final
 
 
 def _moment(hook: Hook, event: HookEvent, seen: Seen, now: int) -> int | None:

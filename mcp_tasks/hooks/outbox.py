@@ -7,11 +7,12 @@ any lock, so that it need not wait for somebody who is just telling something.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -37,6 +38,8 @@ __all__ = ["FileOutbox", "MemoryOutbox", "Outbox"]
 log = logging.getLogger(__name__)
 
 _ARMED: Final = ".json"
+_ARMING: Final = "arming.lock"
+_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _RESEAL_S: Final = 30.0
 
 
@@ -51,6 +54,14 @@ class Outbox(Protocol):
         """Whether anything is to be told of a task. Never raises."""
         ...
 
+    def arming(self) -> AbstractContextManager[None]:
+        """Somebody writes what is armed, and registers the tasks, for as long as the block lasts."""
+        ...
+
+    def nobody_arms(self) -> bool:
+        """Whether nobody is in such a block, so that what is not registered by now never will be."""
+        ...
+
     def take(self, task_id: str) -> ExitStack | None:
         """The right to tell something of a task, until it is closed; None while somebody else has it."""
         ...
@@ -60,7 +71,7 @@ class Outbox(Protocol):
         ...
 
     def write(self, armed: Armed) -> None:
-        """Keep what is armed, durably."""
+        """Keep what is armed, durably. The first time in `arming`."""
         ...
 
     def end_of(self, task_id: str) -> Mapping[str, Any] | None:
@@ -96,6 +107,35 @@ class FileOutbox:
     def has(self, task_id: str) -> bool:
         """See `Outbox`."""
         return os.path.lexists(self._path(task_id, _ARMED))
+
+    @contextmanager
+    def arming(self) -> Iterator[None]:
+        """See `Outbox`. A shared lock, which the kernel takes back from the dead."""
+        if not os.path.isdir(self._folder) and make_private_folder(self._folder):
+            fsync_folder(self._folder.parent)
+        try:
+            descriptor = os.open(f"{self._folder}/{_ARMING}", _LOCK, 0o600)
+        except OSError as error:
+            raise unavailable("locking the outbox", error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def nobody_arms(self) -> bool:
+        """See `Outbox`."""
+        try:
+            descriptor = os.open(f"{self._folder}/{_ARMING}", _LOCK, 0o600)
+        except OSError as error:
+            raise unavailable("locking the outbox", error) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
 
     def take(self, task_id: str) -> ExitStack | None:
         """See `Outbox`."""
@@ -158,8 +198,6 @@ class FileOutbox:
 
     def write(self, armed: Armed) -> None:
         """See `Outbox`."""
-        if not os.path.isdir(self._folder) and make_private_folder(self._folder):
-            fsync_folder(self._folder.parent)
         write_durably(self._path(armed.key.task_id, _ARMED), encode(armed))
 
     def end_of(self, task_id: str) -> Mapping[str, Any] | None:
@@ -193,6 +231,7 @@ class MemoryOutbox:
     def __init__(self) -> None:
         self._armed: dict[str, Armed] = {}
         self._ends: dict[str, Mapping[str, Any]] = {}
+        self._arming = 0
         self._guard = threading.Lock()
 
     def ids(self) -> list[str]:
@@ -203,6 +242,21 @@ class MemoryOutbox:
     def has(self, task_id: str) -> bool:
         """See `Outbox`."""
         return task_id in self._armed
+
+    @contextmanager
+    def arming(self) -> Iterator[None]:
+        """See `Outbox`."""
+        with self._guard:
+            self._arming += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._arming -= 1
+
+    def nobody_arms(self) -> bool:
+        """See `Outbox`."""
+        return self._arming == 0
 
     def take(self, task_id: str) -> ExitStack | None:  # noqa: ARG002 - see `Outbox`
         """See `Outbox`. There is nobody else."""

@@ -21,19 +21,20 @@ from mcp_tasks.hooks.telling import NotTold, Telling
 __all__ = ["notifier", "notify", "run"]
 
 _SHELL: Final = "/bin/sh"
-_COMMAND_S: Final = 60.0
-_NOTIFY_S: Final = 10.0
 _KILL_S: Final = 5.0
 _SCRIPT: Final = "on run argv\ndisplay notification (item 2 of argv) with title (item 1 of argv)\nend run"
 
 
-async def run(command: str | Sequence[str], telling: Telling, environment: Mapping[str, str]) -> None:
-    """Run the command of a hook. Raises NotTold where it fails, or is not over within a minute.
+async def run(
+    command: str | Sequence[str], telling: Telling, environment: Mapping[str, str], seconds: float
+) -> None:
+    """Run the command of a hook. Raises NotTold where it fails, or is not over within so many seconds.
 
     Args:
         command: A line for the shell, or program and arguments.
         telling: On its stdin as JSON, and in variables of its environment.
         environment: Everything else that it inherits.
+        seconds: After which it is killed with all that it has started.
     """
     argv = [_SHELL, "-c", command] if isinstance(command, str) else list(command)
     await _run(
@@ -41,18 +42,16 @@ async def run(command: str | Sequence[str], telling: Telling, environment: Mappi
         telling.body,
         cwd=await anyio.to_thread.run_sync(_folder, str(telling.data.get("cwd", ""))),
         environment={**environment, **telling.variables},
-        seconds=_COMMAND_S,
+        seconds=seconds,
     )
 
 
-async def notify(telling: Telling, environment: Mapping[str, str]) -> None:
-    """Show a notification on the desktop of whoever runs this. Raises NotTold."""
+async def notify(telling: Telling, environment: Mapping[str, str], seconds: float) -> None:
+    """Show a notification on the desktop of whoever runs this. Raises NotTold as `run` does."""
     argv = notifier()
     if argv is None:
         raise NotTold("there is no notify-send here", final=True)
-    await _run(
-        [*argv, telling.title, telling.detail], b"", cwd="/", environment=environment, seconds=_NOTIFY_S
-    )
+    await _run([*argv, telling.title, telling.detail], b"", cwd="/", environment=environment, seconds=seconds)
 
 
 def notifier() -> tuple[str, ...] | None:

@@ -6,8 +6,8 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ from mcp_tasks.clock import Clock
 from mcp_tasks.errors import TasksError
 from mcp_tasks.hooks.armed import Armed
 from mcp_tasks.hooks.outbox import Outbox
+from mcp_tasks.hooks.pace import Pace
 from mcp_tasks.models import Draft, Hook, Task, TaskKey
 from mcp_tasks.ports import Sealer
 
@@ -63,33 +64,51 @@ class Surroundings:
 class TaskHooks:
     """Implements `ports.Hooks`."""
 
-    def __init__(self, outbox: Outbox, surroundings: Surroundings, secret: str | None) -> None:
+    def __init__(
+        self, outbox: Outbox, surroundings: Surroundings, secret: str | None, pace: Pace | None = None
+    ) -> None:
         """Nothing is read or started yet.
 
         Args:
             outbox: Where everything is kept.
             surroundings: What else there is.
             secret: What webhooks are signed with from now on; None leaves them unsigned.
+            pace: How often telling is tried.
         """
         self._outbox = outbox
         self._around = surroundings
         self._secret = secret
+        self._pace = pace or Pace()
         self._urgent: set[str] = set()
         self._bell: int | None = None
         self._guard = threading.Lock()
 
-    def arm(self, key: TaskKey, hooks: Sequence[Hook]) -> None:
+    @contextmanager
+    def armed(self, keys: Sequence[TaskKey], hooks: Sequence[Hook]) -> Iterator[None]:
         """See `ports.Hooks`. The secret of this server goes with them: another one may tell them."""
+        if not hooks:
+            yield
+            return
         around = self._around
         secret = None if self._secret is None else around.sealer.seal(self._secret)
-        self._outbox.write(Armed(key, around.clock.now_ms(), tuple(hooks), secret))
-        around.call_steward()
-        self._ring(key.task_id)
+        with self._outbox.arming():
+            try:
+                for key in keys:
+                    self._outbox.write(Armed(key, around.clock.now_ms(), tuple(hooks), secret))
+                around.call_steward()
+                yield
+            except BaseException:
+                self.disarm(keys)
+                raise
+        self._ring(*(key.task_id for key in keys))
 
-    def disarm(self, key: TaskKey) -> None:
+    def disarm(self, keys: Sequence[TaskKey]) -> None:
         """See `ports.Hooks`."""
-        self._outbox.remove(key.task_id)
-        self._around.tell_steward()
+        gone = [key.task_id for key in keys if self._outbox.has(key.task_id)]
+        for task_id in gone:
+            self._outbox.remove(task_id)
+        if gone:
+            self._around.tell_steward()
 
     def ended(self, task: Task) -> None:
         """See `ports.Hooks`."""
@@ -142,7 +161,7 @@ class TaskHooks:
     def _courier(self, group: anyio.abc.TaskGroup) -> Courier:
         from mcp_tasks.hooks.courier import Courier  # costs start-up time
 
-        return Courier(self._outbox, self._around, group, ring=self._ring)
+        return Courier(self._outbox, self._around, group, ring=self._ring, pace=self._pace)
 
     def _armed(self) -> list[str]:
         try:
@@ -151,11 +170,10 @@ class TaskHooks:
             log.warning("nobody can say whether anything is to be told: %s", error)
             return []
 
-    def _ring(self, task_id: str | None = None) -> None:
-        """Have the background task look at once, at this task whatever it was to wait for."""
+    def _ring(self, *task_ids: str) -> None:
+        """Have the background task look at once, at these tasks whatever they were to wait for."""
         with self._guard:
-            if task_id is not None:
-                self._urgent.add(task_id)
+            self._urgent.update(task_ids)
             if self._bell is not None:
                 with suppress(BlockingIOError):  # it was rung often enough
                     os.write(self._bell, b"!")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from mcp_tasks.models import Hook, Task, TaskKey
@@ -13,18 +14,19 @@ __all__ = ["Hooks"]
 class Hooks(Protocol):
     """Keeps what is to be told, and tells it at least once, over restarts. Blocking, for many threads."""
 
-    def arm(self, key: TaskKey, hooks: Sequence[Hook]) -> None:
-        """Have these done for a task that is about to be registered; durable when it returns.
+    def armed(self, keys: Sequence[TaskKey], hooks: Sequence[Hook]) -> AbstractContextManager[None]:
+        """Have these done for each of the tasks that are registered in the block.
 
-        What is armed for a task that was never registered is forgotten after a while.
+        It is durable when the block begins. Where the block raises, nothing is to be told; what somebody
+        armed who was killed in the block is forgotten, unless the task was registered.
 
         Raises:
             StoreUnavailable: It could not be written.
         """
         ...
 
-    def disarm(self, key: TaskKey) -> None:
-        """The task was not registered after all, so there is nothing to be told. Never raises."""
+    def disarm(self, keys: Sequence[TaskKey]) -> None:
+        """These were not registered after all, so there is nothing to be told. Never raises."""
         ...
 
     def ended(self, task: Task) -> None:

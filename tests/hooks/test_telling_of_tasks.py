@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_tasks.errors import InvalidArgument, KeyConflict, NotSupported, PolicyDenied
-from mcp_tasks.requests import RunPlan
+from mcp_tasks.requests import PlanStep, RunPlan
 from tests.hooks.receiver import Receiver
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
@@ -25,7 +25,7 @@ def told_in_journal(agent: Agent) -> Sequence[dict[str, Any]]:
     entries = journal.read(agent.caller.session_key, role="event", limit=1_000)
     return [
         {**entry.data, "text": entry.text, "task_id": entry.task_id}
-        for entry in reversed(entries)
+        for entry in entries
         if str(entry.data.get("event", "")).startswith("hook_")
     ]
 
@@ -132,7 +132,8 @@ async def test_hooks_of_a_session_go_for_each_task_and_each_step_of_a_plan(
 ) -> None:
     await agent.update(hooks=[{"webhook": receiver.url}])
     single = await agent.run("true")
-    plan = await agent.service.run_plan(agent.caller, RunPlan(commands=("true", "exit 4"), wait_ms=10_000))
+    steps = (PlanStep(command="true"), PlanStep(command="exit 4"))
+    plan = await agent.service.run_plan(agent.caller, RunPlan(commands=steps, wait_ms=10_000))
     told = {got.told["data"]["task_id"]: got.told["data"]["state"] for got in await receiver.has(3)}
     assert told[single["task_id"]] == "completed"
     assert sorted(told.values()) == ["completed", "completed", "failed"]

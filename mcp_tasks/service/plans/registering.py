@@ -15,7 +15,6 @@ from mcp_tasks.redaction import redact_text
 from mcp_tasks.requests import RunPlan
 from mcp_tasks.service.desk import Caller, Desk
 from mcp_tasks.service.plans.steps import command_of, wanted
-from mcp_tasks.service.tasks.hooking import armed
 from mcp_tasks.service.tasks.starting import require_tasks
 
 __all__ = ["Registering"]
@@ -56,11 +55,10 @@ class Registering:
         session, _ = self._desk.workspaces.of(caller.session_key)
         hooks = session.hooks if session is not None else ()
         keys = [task.key for task, _ in tasks]
-        with armed(self._desk.hooks, keys, hooks):
+        with self._desk.hooks.armed(keys, hooks):
             registered = self._desk.admission.admit_plan(plan, tasks, lambda: self._holder(caller, request))
-        if registered is not plan and hooks:
-            for key in keys:
-                self._desk.hooks.disarm(key)
+            if registered is not plan:
+                self._desk.hooks.disarm(keys)
         if registered is plan:
             self._desk.records.begun(session, tasks[0][0], caller.by)
         return registered, registered is not plan

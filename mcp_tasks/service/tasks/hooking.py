@@ -1,19 +1,18 @@
-"""Hooks as they are asked for, made into what may be kept, and armed before a task is registered."""
+"""Hooks as they are asked for, made into what may be kept."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from mcp_tasks.errors import NotSupported
-from mcp_tasks.models import DEFAULT_BEFORE_MS, DEFAULT_IDLE_MS, Hook, TaskKey
-from mcp_tasks.ports import Hooks, Sealer
+from mcp_tasks.models import DEFAULT_BEFORE_MS, DEFAULT_IDLE_MS, Hook
+from mcp_tasks.ports import Sealer
 from mcp_tasks.requests import TaskHook
 
-__all__ = ["armed", "sealed_hooks"]
+__all__ = ["sealed_hooks"]
 
 
 def sealed_hooks(asked: Sequence[TaskHook], sealer: Sealer) -> tuple[Hook, ...]:
@@ -40,23 +39,3 @@ def _sealed(number: int, asked: TaskHook, sealer: Sealer) -> Hook:
         DEFAULT_IDLE_MS if asked.idle_ms is None else asked.idle_ms,
         DEFAULT_BEFORE_MS if asked.before_ms is None else asked.before_ms,
     )
-
-
-@contextmanager
-def armed(hooks: Hooks, keys: Sequence[TaskKey], wanted: Sequence[Hook]) -> Iterator[None]:
-    """Arm hooks for tasks that are registered in the block; where it raises, none of them was.
-
-    Raises:
-        StoreUnavailable: They cannot be kept.
-    """
-    begun: list[TaskKey] = []
-    try:
-        if wanted:
-            for key in keys:
-                begun.append(key)
-                hooks.arm(key, wanted)
-        yield
-    except BaseException:
-        for key in begun:
-            hooks.disarm(key)
-        raise

@@ -14,7 +14,7 @@ from mcp_tasks.parking import CannotWait
 from mcp_tasks.requests import ClearTask, RunCommand
 from mcp_tasks.service.desk import Caller, Desk, View, waits_for_more
 from mcp_tasks.service.tasks.ending import clear_finished
-from mcp_tasks.service.tasks.hooking import armed, sealed_hooks
+from mcp_tasks.service.tasks.hooking import sealed_hooks
 from mcp_tasks.waiting import Condition
 
 __all__ = ["Starting", "require_tasks"]
@@ -104,7 +104,7 @@ class Starting:
         task = submitted(TaskKey(caller.owner, caller.session, task_id), spec, now, request.delay_ms)
         launch = launch_of(request, spec, task_id, defaults)
         try:
-            with armed(self._desk.hooks, [task.key], hooks):
+            with self._desk.hooks.armed([task.key], hooks):
                 return self._desk.admission.admit(task, launch), False
         except KeyConflict:
             # The same key was used by somebody else in this moment.
