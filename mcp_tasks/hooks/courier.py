@@ -120,10 +120,9 @@ class Courier:
         """Milliseconds until it is worth looking again; of the end of a task `TaskHooks.ended` hears."""
         longest = _LOOK_MS
         if seen is None:
-            longest = _NOT_YET_MS  # it is just being registered, or never will be
-        elif (
-            seen is not None and seen.started_at is None and any(hook.on != ("end",) for hook in armed.hooks)
-        ):
+            if not armed.notices:
+                longest = _NOT_YET_MS  # it is just being registered, or never will be
+        elif seen.started_at is None and any(hook.on != ("end",) for hook in armed.hooks):
             longest = _PENDING_MS
         moment = next_moment(armed, seen, now)
         return longest if moment is None else min(max(0, moment - now), longest)
