@@ -6,18 +6,23 @@ import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tests.clients.install import Clients
 from tests.clients.reaching import Way, surroundings
 
-__all__ = ["Inspector", "inspector_file"]
+__all__ = ["Era", "Inspector", "inspector_file"]
 
 
-def inspector_file(folder: Path, way: Way) -> Path:
+Era = Literal["legacy", "modern"]
+"""What the Inspector calls the revisions 2025-11-25 and 2026-07-28."""
+
+
+def inspector_file(folder: Path, way: Way, era: Era = "legacy") -> Path:
     """Write the Inspector's file with one server, `tasks`."""
     config = folder / "inspector.json"
-    config.write_text(json.dumps({"mcpServers": {"tasks": way.entry(http="streamable-http")}}))
+    entry = {**way.entry(http="streamable-http"), "protocolEra": era}
+    config.write_text(json.dumps({"mcpServers": {"tasks": entry}}))
     return config
 
 

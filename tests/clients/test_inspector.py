@@ -79,6 +79,19 @@ def test_the_inspector_starts_and_polls_in_the_2026_revision_too(inspector: Insp
     assert (ended["state"], ended["stdout"]) == ("completed", "new\n")
 
 
+@pytest.mark.parametrize("kind", ["stdio", "http"])
+def test_the_inspector_follows_a_native_task_that_outlives_the_wait_of_its_call(inspector: Inspector) -> None:
+    slow = {"command": "sleep 3; echo late; exit 3"}
+
+    older = inspector.call("run_command", "--protocol-era", "legacy", **slow)
+    ended = inspector.call("run_command", "--protocol-era", "modern", **slow)
+
+    # The older revision has no native tasks: the call ends with its wait, and the client has to poll.
+    assert (older["state"], older["wait_result"]) == ("running", "deadline")
+    assert (ended["state"], ended["exit_code"], ended["stdout"]) == ("failed", 3, "late\n")
+    assert inspector.call("get_result", task_id=ended["task_id"])["stdout"] == "late\n"
+
+
 @pytest.mark.parametrize("kind", ["http", "sse"])
 def test_an_inspector_with_another_token_gets_nothing(clients: Clients, tmp_path: Path, way: Way) -> None:
     stranger = Inspector.on(clients, tmp_path, replace(way, token="another-token-than-the-right-one"))

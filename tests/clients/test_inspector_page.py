@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.inspector import inspector_file
+from tests.clients.inspector import Era, inspector_file
 from tests.clients.install import Clients, Programs
 from tests.clients.reaching import Way, surroundings
 from tests.waiting import wait_until
@@ -35,12 +35,13 @@ def free_ports(count: int) -> list[str]:
 
 
 @contextmanager
-def page_of(clients: Clients, place: Path, way: Way) -> Iterator[str]:
+def page_of(clients: Clients, place: Path, way: Way, era: Era) -> Iterator[str]:
     """Serve the page, and give its URL, which has the page's own token in it."""
     page, sandbox = free_ports(2)
     env = surroundings(clients) | {"HOME": str(place), "TMPDIR": str(place)}
     env |= {"CLIENT_PORT": page, "MCP_SANDBOX_PORT": sandbox, "MCP_AUTO_OPEN_ENABLED": "false"}
-    argv = [clients.node, str(clients.inspector), "--web", "--config", str(inspector_file(place, way))]
+    config = inspector_file(place, way, era)
+    argv = [clients.node, str(clients.inspector), "--web", "--config", str(config)]
     log = place / "inspector.log"
     with log.open("wb") as printed:
         server = subprocess.Popen(
@@ -59,13 +60,16 @@ def page_of(clients: Clients, place: Path, way: Way) -> Iterator[str]:
         server.wait(20)
 
 
-@pytest.mark.parametrize("kind", ["stdio", "http", "sse"])
+@pytest.mark.parametrize(
+    ("kind", "era"),
+    [("stdio", "legacy"), ("http", "legacy"), ("sse", "legacy"), ("stdio", "modern"), ("http", "modern")],
+)
 def test_a_person_runs_a_command_in_the_inspectors_page(
-    clients: Clients, programs: Programs, way: Way, tmp_path: Path
+    clients: Clients, programs: Programs, way: Way, era: Era, tmp_path: Path
 ) -> None:
-    screenshot = tmp_path / f"inspector-{way.kind}.png"
+    screenshot = tmp_path / f"inspector-{way.kind}-{era}.png"
     # The browser's sockets want a short path.
-    with page_of(clients, tmp_path, way) as url, tempfile.TemporaryDirectory(dir="/tmp") as short:
+    with page_of(clients, tmp_path, way, era) as url, tempfile.TemporaryDirectory(dir="/tmp") as short:
         env = surroundings(clients) | {"PLAYWRIGHT_DIR": str(programs.modules), "TMPDIR": short}
         done = subprocess.run(
             [clients.node, str(SCRIPT), programs.browser, url, str(screenshot)],
