@@ -93,7 +93,7 @@ async def test_a_session_s_tasks_are_told_of_as_they_come_and_end(api: httpx2.As
     told: list[Event] = []
     with anyio.fail_after(30):
         async with events(api, "/api/events") as stream:
-            while not (told and told[-1].event == "tasks" and any(e.event == "task" for e in told)):
+            while {event.event for event in told} != {"task", "tasks"}:
                 told.append(await anext(stream))
             quick = await started(api, "true")
             given(await api.post(f"/api/tasks/{running}/cancel"))
