@@ -1,16 +1,12 @@
-"""Being told of what happens to tasks, for as long as somebody listens, whichever server runs them.
-
-Everybody who watches the same task, or the same session, shares one look-out: five hundred clients that
-watch one command cost one descriptor and one wake-up.
-"""
+"""Being told of what happens to tasks, for as long as somebody listens, whichever server runs them."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, TypeAlias
 
 import anyio
 import anyio.abc
@@ -20,6 +16,7 @@ from mcp_tasks.models import SessionKey, StateName, Task, TaskKey
 from mcp_tasks.output import STREAMS, Cursor, Stream
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.service.desk import Caller, Desk, View
+from mcp_tasks.service.look_outs import Bell, LookOut, LookOuts
 from mcp_tasks.waiting import Condition
 
 __all__ = ["Piece", "Tally", "Watching"]
@@ -39,9 +36,6 @@ _LIST_SHARE: Final = 20
 log = logging.getLogger(__name__)
 
 _Mark: TypeAlias = tuple[StateName, int]
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Piece(NamedTuple):
@@ -77,86 +71,6 @@ class Tally:
         return self.newest, sum(self.counts.values())
 
 
-@dataclass(slots=True, eq=False)
-class _Bell(Generic[K, V]):
-    """Rung for one listener; remembers what was seen last of each thing that it was rung for."""
-
-    rung: dict[K, V] = field(default_factory=dict)
-    _event: anyio.Event = field(default_factory=anyio.Event)
-
-    def ring(self, key: K, seen: V) -> None:
-        self.rung[key] = seen
-        self._event.set()
-
-    async def wait(self) -> dict[K, V]:
-        """What it was rung for since the last time; waits for the first."""
-        await self._event.wait()
-        rung, self.rung = self.rung, {}
-        self._event = anyio.Event()
-        return rung
-
-
-@dataclass(slots=True, eq=False)
-class _LookOut(Generic[K, V]):
-    """Looks at one thing for all who listen. They go by what it has seen, so that nobody is ahead of it."""
-
-    key: K
-    bells: set[_Bell[K, V]] = field(default_factory=set)
-    seen: list[V] = field(default_factory=list)
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-
-    def join(self, bell: _Bell[K, V]) -> None:
-        self.bells.add(bell)
-        for seen in self.seen:
-            bell.ring(self.key, seen)
-
-    def tell(self, seen: V) -> None:
-        self.seen = [seen]
-        for bell in self.bells:
-            bell.ring(self.key, seen)
-
-
-class _LookOuts(Generic[K, V]):
-    """At most one look-out for each thing, for as long as anybody listens.
-
-    Args:
-        look: Tells what it sees, until there is no more to be seen.
-    """
-
-    def __init__(self, look: Callable[[_LookOut[K, V]], Awaitable[None]]) -> None:
-        self._look = look
-        self._posted: dict[K, _LookOut[K, V]] = {}
-
-    def __len__(self) -> int:
-        return len(self._posted)
-
-    def join(self, group: anyio.abc.TaskGroup, key: K, bell: _Bell[K, V]) -> None:
-        """Have the bell rung for what is seen of `key`, now and each time that it changes."""
-        look_out = self._posted.get(key)
-        if look_out is None:
-            look_out = self._posted[key] = _LookOut(key)
-            group.start_soon(self._stand, look_out)
-        look_out.join(bell)
-
-    def leave(self, key: K, bell: _Bell[K, V]) -> None:
-        """Ring it no more."""
-        look_out = self._posted.get(key)
-        if look_out is not None:
-            look_out.bells.discard(bell)
-            if not look_out.bells:
-                del self._posted[key]
-                look_out.scope.cancel()
-
-    async def _stand(self, look_out: _LookOut[K, V]) -> None:
-        with look_out.scope:
-            try:
-                await self._look(look_out)
-            finally:
-                # Who joins from now on has another one posted.
-                if self._posted.get(look_out.key) is look_out:
-                    del self._posted[look_out.key]
-
-
 class Watching:
     """Tells of changes. Reads, writes nothing; see `Service.watch`, `follow` and `changes`."""
 
@@ -164,8 +78,8 @@ class Watching:
         self._desk = desk
         self._group: anyio.abc.TaskGroup | None = None
         self._attended = anyio.Event()
-        self._tasks = _LookOuts(self._look_at_task)
-        self._lists = _LookOuts(self._look_at_list)
+        self._tasks = LookOuts(self._look_at_task)
+        self._lists = LookOuts(self._look_at_list)
 
     def looking(self) -> int:
         """How many tasks and sessions are looked at for those who listen."""
@@ -205,7 +119,7 @@ class Watching:
         admitted = await desk.access.admit(caller, "read")
         keys = [desk.find(admitted, task_id) for task_id in dict.fromkeys(task_ids)]
         group = await self._posts()
-        bell: _Bell[TaskKey, Sight | None] = _Bell()
+        bell: Bell[TaskKey, Sight | None] = Bell()
         told = dict[TaskKey, _Mark | None].fromkeys(keys)
         try:
             for key in keys:
@@ -251,8 +165,7 @@ class Watching:
             # The state is read first: what a final task has written is there when it is read now.
             task = (await desk.blocking(desk.reconciler.look, key)).task
             pieces, seen = await desk.blocking(self._pieces, task, at)
-            if pieces:
-                await desk.access.admit(caller, "read")
+            await desk.access.admit(caller, "read")
             for piece in pieces:
                 end = piece.offset + len(piece.data)
                 at = replace(at, stdout=end) if piece.stream == "stdout" else replace(at, stderr=end)
@@ -286,7 +199,7 @@ class Watching:
         key = (await desk.access.admit(caller, "read")).session_key
         group = await self._posts()
         self._served(caller, key)
-        bell: _Bell[SessionKey, Tally] = _Bell()
+        bell: Bell[SessionKey, Tally] = Bell()
         told: Tally | None = None
         try:
             self._lists.join(group, key, bell)
@@ -319,7 +232,7 @@ class Watching:
             await self._attended.wait()
         return self._group
 
-    async def _look_at_task(self, look_out: _LookOut[TaskKey, Sight | None]) -> None:
+    async def _look_at_task(self, look_out: LookOut[TaskKey, Sight | None]) -> None:
         key, known = look_out.key, None
         while True:
             try:
@@ -336,7 +249,7 @@ class Watching:
             if sight.task.is_final:
                 return
 
-    async def _look_at_list(self, look_out: _LookOut[SessionKey, Tally]) -> None:
+    async def _look_at_list(self, look_out: LookOut[SessionKey, Tally]) -> None:
         while True:
             began, pause = time.monotonic(), _TROUBLE_S
             try:

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from mcp_tasks.errors import PolicyDenied, ShareNotValid, StoreUnavailable, TaskNotFound
-from mcp_tasks.service import Piece, Tally
+from mcp_tasks.service import Piece, Tally, watching
 from mcp_tasks.service.watching import Watching
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
@@ -175,11 +175,11 @@ async def _warned(caplog: pytest.LogCaptureFixture, times: int) -> bool:
 
 async def test_who_watches_before_anybody_looks_out_waits_for_that(agent: Agent) -> None:
     view = await agent.run("true")
-    watching = Watching(agent.service._desk)
+    nobody = Watching(agent.service._desk)
     found: list[str] = []
 
     async def listen() -> None:
-        found.extend([view["state"] async for view in watching.watch(agent.caller, [view["task_id"]])])
+        found.extend([view["state"] async for view in nobody.watch(agent.caller, [view["task_id"]])])
         group.cancel_scope.cancel()
 
     with anyio.fail_after(_SECONDS):
@@ -187,7 +187,7 @@ async def test_who_watches_before_anybody_looks_out_waits_for_that(agent: Agent)
             group.start_soon(listen)
             await anyio.wait_all_tasks_blocked()
             assert not found
-            group.start_soon(watching.attend)
+            group.start_soon(nobody.attend)
     assert found == ["completed"]
 
 
@@ -225,6 +225,21 @@ async def test_a_share_that_is_withdrawn_ends_what_it_let_see(agent: Agent) -> N
         await agent.cancel(task_id, grace_ms=0)
         with pytest.raises((ShareNotValid, PolicyDenied)):
             await _next(views)
+
+
+async def test_nobody_follows_output_for_longer_than_he_may(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "_SHARE_MS", 50)
+    task_id = await agent.start("echo out; sleep 60")
+    shared = await agent.update(share="read")
+    guest = agent.with_share(shared["share"]["token"])
+    async with aclosing(guest.service.follow(guest.caller, task_id)) as pieces:
+        assert (await _next(pieces)).data == b"out\n"
+        await agent.update(revoke=shared["share"]["share_id"])
+        with pytest.raises(ShareNotValid):
+            await _next(pieces)
+    await agent.cancel(task_id, grace_ms=0)
 
 
 async def test_output_is_followed_to_its_last_byte(agent: Agent, tmp_path: Path) -> None:
