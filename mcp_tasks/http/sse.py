@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 from urllib.parse import parse_qs
 
+import anyio
+import mcp_types as types
 from mcp.server.lowlevel import Server
 from mcp.server.sse import SseServerTransport
 from mcp.shared.message import SessionMessage
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message, Receive, Scope, Send
+
+from mcp_tasks.api.problems import MEDIA_TYPE, problem
 
 __all__ = ["ANY_BODY", "MESSAGES", "SSE_SESSION", "SseRoutes"]
 
@@ -72,15 +78,20 @@ class SseRoutes:
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         waiting = self._open.get(Request(scope).query_params.get(SSE_SESSION, ""))
         if waiting is not None and waiting.answers >= _MOST_UNREAD:
-            problem = {
-                "title": "read the answers first",
-                "status": 429,
-                "detail": f"{waiting.answers} answers wait to be read on the stream",
-            }
-            response = JSONResponse(problem, 429, {"retry-after": "1"}, "application/problem+json")
+            response = _problem(
+                429, f"{waiting.answers} answers wait to be read on the stream", "read them first"
+            )
+            response.headers["retry-after"] = "1"
             await response(scope, receive, send)
             return
-        await self._transport.handle_post_message(scope, receive, send)
+        if scope["method"] == "POST":
+            body = await Request(scope, receive).body()
+            if not _is_message(body):
+                await _problem(400, "the body is no JSON-RPC message")(scope, receive, send)
+                return
+            receive = _again(body, receive)
+        with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the client has gone meanwhile
+            await self._transport.handle_post_message(scope, receive, send)
 
 
 class _Endpoint:
@@ -141,3 +152,25 @@ def _session_of(event: bytes) -> str:
     _, _, query = event.partition(b"?")
     found = parse_qs(query.split()[0].decode()) if query else {}
     return found.get(SSE_SESSION, [""])[0]
+
+
+def _problem(status: int, message: str, hint: str = "") -> JSONResponse:
+    return JSONResponse(problem(status, message, hint), status, media_type=MEDIA_TYPE)
+
+
+def _is_message(body: bytes) -> bool:
+    """Whether the SDK can read it. What it cannot it would show in the log, secrets and all."""
+    try:
+        types.jsonrpc_message_adapter.validate_json(body, by_name=False)
+    except ValidationError:
+        return False
+    return True
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return replay
