@@ -1,5 +1,5 @@
-// The page of MCP Inspector, used as a person does: `node inspector_page.mjs BROWSER URL SCREENSHOT` connects to the
-// server `tasks`, runs a command through the form, looks at the answer, and prints what stood there as one JSON object.
+// The page of MCP Inspector, used as a person does: `node inspector_page.mjs BROWSER URL SCREENSHOT [WAIT_MS]` connects to
+// the server `tasks`, runs a slow command through the form, looks at the answer, and prints what stood there as one JSON object.
 import { createRequire } from "node:module";
 import { join } from "node:path";
 
@@ -7,7 +7,7 @@ import { join } from "node:path";
 const require = createRequire(join(process.env.PLAYWRIGHT_DIR, "package.json"));
 const { chromium } = require("playwright-core");
 
-const [executablePath, url, screenshot] = process.argv.slice(2);
+const [executablePath, url, screenshot, wait_ms] = process.argv.slice(2);
 const QUIET = ["background-networking", "component-update", "sync", "quic", "gpu"].map((name) => `--disable-${name}`);
 
 const browser = await chromium.launch({ executablePath, args: QUIET });
@@ -25,11 +25,12 @@ try {
   seen.heading = await page.getByRole("heading", { name: /^Tools/ }).innerText();
   await tool.click();
   await page.getByRole("textbox", { name: /^command/ }).click({ force: true });
-  await page.keyboard.insertText('"echo seen in the page; exit 3"');
-  await page.getByRole("textbox", { name: "wait_ms" }).fill("20000");
+  await page.keyboard.insertText('"sleep 2; echo seen in the page; exit 3"');
+  if (wait_ms) await page.getByRole("textbox", { name: "wait_ms" }).fill(wait_ms);
   await page.getByRole("button", { name: "Execute Tool" }).click();
   await page.getByText("Structured Output").waitFor();
   seen.results = await page.getByRole("main").innerText();
+  seen.page = await page.locator("body").innerText();
   seen.connection = await page.getByRole("banner").innerText();
 } catch (error) {
   seen.failed = String(error);
