@@ -218,3 +218,15 @@ def test_a_variable_that_is_nearly_one_of_ours_is_told_with_the_name_that_was_me
         "MCP_TASKS_MAX_RUNING": "MCP_TASKS_MAX_RUNNING",
         "mcp_tasks_dirs": "MCP_TASKS_DIR",
     }
+
+
+def test_words_are_given_with_commas_between_and_in_the_file_as_a_list_too(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings().allowed_hosts == ()
+    monkeypatch.setenv("MCP_TASKS_ALLOWED_HOSTS", "tasks.example.com, 192.0.2.7:8377,")
+    assert Settings().allowed_hosts == ("tasks.example.com", "192.0.2.7:8377")
+    assert Settings(allowed_hosts="other.example.com").allowed_hosts == ("other.example.com",)
+    config.write_text('oauth_scopes = ["openid", "email"]\nallowed_origins = "https://app.example.com"\n')
+    assert Settings().oauth_scopes == ("openid", "email")
+    assert Settings().allowed_origins == ("https://app.example.com",)
