@@ -22,11 +22,11 @@ class Patience:
     """For how long attempts are made, in seconds, before a server is given up.
 
     Attributes:
-        first_s: While it has not answered once: an address that is wrong is told soon.
+        first_s: While it has not been reached once: an address that is wrong is told soon.
         later_s: Once it has: it is started again, or the network is gone for a moment.
     """
 
-    first_s: float = 5.0
+    first_s: float = 10.0
     later_s: float = 300.0
 
 

@@ -74,7 +74,7 @@ class Connection:
         self._address = address
         self._tell = tell
         self._patience = patience
-        self._has_answered = False
+        self._was_reached = False
         self._stack = AsyncExitStack()
         transport = None if address.socket is None else httpx2.AsyncHTTPTransport(uds=address.socket)
         headers = {"accept": "application/json, application/problem+json"}
@@ -132,7 +132,7 @@ class Connection:
         while True:
             trouble = await self._attempt(ask)
             if isinstance(trouble, httpx2.Response):
-                self._has_answered = True
+                self._was_reached = True
                 if broken_at is not None:
                     going_on = f"; going on with {ask.what}" if ask.what else ""
                     spent = time.monotonic() - broken_at
@@ -146,11 +146,12 @@ class Connection:
                     "whether it was done is not known: look before you do it again",
                 )
             now = time.monotonic()
+            self._was_reached = self._was_reached or trouble.may_be_done
             if broken_at is None:
                 broken_at = now
-                how = "the connection to {} is lost" if self._has_answered else "{} does not answer"
+                how = "the connection to {} is lost" if self._was_reached else "{} does not answer"
                 self._tell(f"{how.format(self.shown)} ({trouble.reason}); trying again")
-            patience = self._patience.later_s if self._has_answered else self._patience.first_s
+            patience = self._patience.later_s if self._was_reached else self._patience.first_s
             pause = max(next(pauses), trouble.pause_s)
             if now + pause - broken_at > patience:
                 raise StoreUnavailable(

@@ -44,9 +44,14 @@ class RemoteOutput:
         if self._is_newest:
             response = await self._read_range(stream, start, limit)
             if response.headers.get("mcp-tasks-run") == str(self._run):
-                told = _RANGE.fullmatch(response.headers.get("content-range", ""))
-                return (int(told[1]), response.content) if told else (start, b"")
-            self._is_newest = False  # another has begun; what is left of this one is in pages
+                told = response.headers.get("content-range", "")
+                if part := _RANGE.fullmatch(told):
+                    return int(part[1]), response.content
+                if start >= int(told.removeprefix("bytes */") or 0):
+                    return start, b""
+                # Nothing of this range is left, and after it there is more: a page tells where.
+            else:
+                self._is_newest = False  # another has begun; what is left of this one is in pages
         at = Cursor(self._run, start, 0) if stream == "stdout" else Cursor(self._run, 0, start)
         view = await self._read_page(stream, at, min(limit, _PAGE))
         if view["run"] != self._run or stream not in view.get("shown", {}):

@@ -32,7 +32,7 @@ from mcp_tasks.remote.backoff import Patience
 from mcp_tasks.remote.connection import Ask, Connection
 from mcp_tasks.remote.exporting import export_pieces
 from mcp_tasks.remote.output import RemoteOutput
-from mcp_tasks.remote.waits import ended, plan_over, polled, waited
+from mcp_tasks.remote.waits import end_of, ended, plan_over, polled, waited
 from mcp_tasks.requests import (
     AddMessage,
     CancelTask,
@@ -271,9 +271,7 @@ class RemoteService:
             )
             what = f"the output at byte {beyond.stdout} of stdout and {beyond.stderr} of stderr"
         view = await self._ask(caller, request, wait_ms=request.wait_ms or 0, what=what)
-        run = Cursor.parse(view["next_cursor"]).run
-        end = Cursor(run, view["stdout_bytes"], view["stderr_bytes"])
-        return end, view["state"] not in ("pending", "running")
+        return end_of(view), view["state"] not in ("pending", "running")
 
     async def captured(self, caller: Caller, task_id: str, run: int) -> RemoteOutput:
         """The output of one run of a task."""

@@ -11,13 +11,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from mcp_tasks.errors import TaskNotFinished
+from mcp_tasks.output import Cursor
 from mcp_tasks.requests import EndSession, PlanProgress, PollTask, WaitTasks
 
-__all__ = ["ended", "plan_over", "polled", "waited"]
+__all__ = ["end_of", "ended", "plan_over", "polled", "waited"]
 
 _WHILE_MS: Final = 20_000
 
 View = dict[str, Any]
+
+
+def end_of(view: View) -> Cursor:
+    """How far the output of the newest run reached when a view was made that shows no earlier one."""
+    # Where nothing is shown, next_cursor is no further than what has been seen; its run is the one.
+    return Cursor(Cursor.parse(view["next_cursor"]).run, view["stdout_bytes"], view["stderr_bytes"])
 
 
 class _Clock:
@@ -54,7 +61,7 @@ async def polled(ask: Callable[[PollTask], Awaitable[View]], request: PollTask, 
         if request.until == "output" and request.cursor is None:
             # New is what came after the first look, and not after the one that comes now.
             request = request.model_copy(
-                update={"cursor": view["next_cursor"], "show": request.show or "tail"}
+                update={"cursor": end_of(view).encode(), "show": request.show or "tail"}
             )
 
 
@@ -73,7 +80,7 @@ async def _until_idle(
             silent_since = clock.spent_ms
         elif view["wait_result"] != "deadline":
             return str(view["wait_result"])
-        looking = looking.model_copy(update={"cursor": view["next_cursor"]})
+        looking = looking.model_copy(update={"cursor": end_of(view).encode()})
 
 
 async def waited(ask: Callable[[WaitTasks], Awaitable[View]], request: WaitTasks, wait_ms: int) -> View:

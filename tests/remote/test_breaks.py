@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.cli.conftest import CommandLine
@@ -15,13 +16,28 @@ from tests.remote.conftest import OPTIONS, elsewhere
 from tests.remote.faults import cutting
 from tests.waiting import wait_until
 
-COUNT = "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; echo oh $i >&2; sleep 0.01; done; exit 3"
+COUNT = """
+i=0
+while [ $i -lt 400 ]; do
+    i=$((i+1)); echo line $i; echo oh $i >&2
+    if [ $i = 200 ]; then read x < GATE; fi
+done
+exit 3
+"""
 EXPECTED = b"".join(b"line %d\n" % number for number in range(1, 401))
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "stdout", tmp_path / "stderr"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """What a command waits at until something is written into it."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
 
 
 @contextmanager
@@ -41,21 +57,23 @@ def watching(
 
 
 @contextmanager
-def restarted(server: HttpServer, state: Path, told: Path) -> Iterator[HttpServer]:
+def restarted(server: HttpServer, told: Path) -> Iterator[HttpServer]:
     """Kill the server, wait until the client has noticed, and start another at the same place."""
     server.end(signal.SIGKILL)
     wait_until(lambda: b"trying again" in told.read_bytes(), "the client has noticed", 30)
+    state = server.log.with_suffix("")
     with running_server(state, *OPTIONS, "--port", str(server.port)) as again:
         yield again
 
 
 def test_following_goes_on_at_the_byte_where_it_was_when_the_server_was_killed(
-    far: CommandLine, near: CommandLine, server: HttpServer, files: tuple[Path, Path], tmp_path: Path
+    far: CommandLine, near: CommandLine, server: HttpServer, files: tuple[Path, Path], gate: Path
 ) -> None:
-    task = far.run(COUNT)
+    task = far.run(COUNT.replace("GATE", str(gate)))
     with watching(far, files, "logs", "--follow", task) as process:
-        wait_until(lambda: files[0].read_bytes().count(b"\n") > 20, "some of it is shown", 30)
-        with restarted(server, tmp_path / "state", files[1]):
+        wait_until(lambda: b"line 200\n" in files[0].read_bytes(), "some of it is shown", 30)
+        with restarted(server, files[1]):
+            gate.write_text("go\n")
             assert process.wait(60) == 0
 
     assert files[0].read_bytes() == EXPECTED
@@ -65,15 +83,16 @@ def test_following_goes_on_at_the_byte_where_it_was_when_the_server_was_killed(
     assert b"trying again" in lost
     assert b"at byte" in again
     errors = b"".join(line + b"\n" for line in said if line.startswith(b"oh"))
-    assert errors == near("logs", "--stream", "stderr", task).stdout
+    assert errors == near("logs", "--stream", "stderr", task).stderr
 
 
 def test_a_command_that_is_waited_for_runs_once_and_its_end_is_told_though_the_server_was_killed(
-    far: CommandLine, near: CommandLine, server: HttpServer, files: tuple[Path, Path], tmp_path: Path
+    far: CommandLine, near: CommandLine, server: HttpServer, files: tuple[Path, Path], gate: Path
 ) -> None:
-    with watching(far, files, "run", "--wait", COUNT) as process:
-        wait_until(lambda: b"line 9\n" in files[0].read_bytes(), "it runs", 30)
-        with restarted(server, tmp_path / "state", files[1]):
+    with watching(far, files, "run", "--wait", COUNT.replace("GATE", str(gate))) as process:
+        wait_until(lambda: b"line 200\n" in files[0].read_bytes(), "it runs", 30)
+        with restarted(server, files[1]):
+            gate.write_text("go\n")
             assert process.wait(60) == 3
 
     assert files[0].read_bytes() == EXPECTED
@@ -81,14 +100,12 @@ def test_a_command_that_is_waited_for_runs_once_and_its_end_is_told_though_the_s
 
 
 def test_a_wait_goes_on_when_the_server_was_killed(
-    far: CommandLine, near: CommandLine, server: HttpServer, files: tuple[Path, Path], tmp_path: Path
+    far: CommandLine, near: CommandLine, server: HttpServer, files: tuple[Path, Path], gate: Path
 ) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
     task = far.run(f"read x < {gate}; exit 5")
     with watching(far, files, "wait", task) as process:
-        wait_until(lambda: process.poll() is None, "it waits")
-        with restarted(server, tmp_path / "state", files[1]):
+        wait_until(lambda: psutil.Process(process.pid).net_connections(), "it waits", 30)
+        with restarted(server, files[1]):
             wait_until(lambda: b"again after" in files[1].read_bytes(), "it waits again", 30)
             gate.write_text("go\n")
             assert process.wait(60) == 5

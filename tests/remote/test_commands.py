@@ -36,8 +36,6 @@ def test_what_is_over_is_shown_elsewhere_as_it_is_here(
         (("wait", "--any", failed, done), 0),
         (("plan", "progress"), 0),
         (("plan", "list", "--json"), 0),
-        (("sessions", "list"), 0),
-        (("sessions", "all"), 0),
         (("journal", "search", "where"), 0),
         (("journal", "read", "--role", "user", "--json"), 0),
         (("journal", "stats"), 0),

@@ -57,7 +57,7 @@ async def test_what_reads_is_asked_again_until_it_is_answered_and_that_is_told_o
     assert len(asked) == 4
     assert b"authorization: Bearer secret-token" in asked[-1]
     first, last = told
-    assert "does not answer" in first
+    assert "is lost" in first
     assert "trying again" in first
     assert "again after" in last
     assert "going on with the list" in last
