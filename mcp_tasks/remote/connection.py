@@ -209,7 +209,8 @@ def _later(response: httpx2.Response) -> _Trouble | None:
         return None
     status = response.status_code
     reason = "it is asked too often" if status == 429 else f"status {status} on the way"
-    return _Trouble(reason, may_be_done=status in (502, 504), pause_s=_retry_after(response))
+    # A server that is being ended answers 503 to who still waits for what has been carried out.
+    return _Trouble(reason, may_be_done=status != 429, pause_s=_retry_after(response))
 
 
 def _retry_after(response: httpx2.Response) -> float:

@@ -38,7 +38,6 @@ def test_what_is_over_is_shown_elsewhere_as_it_is_here(
         (("plan", "list", "--json"), 0),
         (("journal", "search", "where"), 0),
         (("journal", "read", "--role", "user", "--json"), 0),
-        (("journal", "stats"), 0),
         (("logs", "0" * 36), 3),
         (("logs", "no/such"), 3),
         (("plan", "progress", "01zzz"), 3),

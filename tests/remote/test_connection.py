@@ -73,20 +73,31 @@ async def test_what_changes_something_is_not_asked_again_when_it_may_have_been_d
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize(
-    "put_off",
-    [
-        problem("429 Too Many Requests", "too_many_requests", "Retry-After: 1"),
-        problem("503 Service Unavailable", "service_unavailable"),
-        response("503 Service Unavailable", b"", "Retry-After: Sat, 01 Jan 2000 00:00:00 GMT"),
-    ],
-)
-async def test_what_was_put_off_is_asked_again_for_it_was_not_done(told: list[str], put_off: bytes) -> None:
+async def test_what_was_asked_too_often_is_asked_again_for_it_was_not_done(told: list[str]) -> None:
+    put_off = problem("429 Too Many Requests", "too_many_requests", "Retry-After: 1")
     with answering([put_off, WELL]) as (port, asked):
         async with connected(port, told) as connection:
             assert await connection.view(POST) == {"well": True}
 
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        problem("503 Service Unavailable", "service_unavailable"),
+        response("503 Service Unavailable", b"", "Retry-After: Sat, 01 Jan 2000 00:00:00 GMT"),
+        response("504 Gateway Timeout", b"<html>"),
+    ],
+)
+async def test_a_server_that_ends_may_have_done_what_it_was_asked_for(told: list[str], ending: bytes) -> None:
+    with answering([ending, ending, WELL]) as (port, asked):
+        async with connected(port, told) as connection:
+            with pytest.raises(StoreUnavailable, match="lost before the answer"):
+                await connection.view(POST)
+            assert await connection.view(GET) == {"well": True}
+
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
