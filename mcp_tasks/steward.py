@@ -91,7 +91,7 @@ async def _is_needed(settings: Settings) -> bool:
         try:
             store = open_store(settings)
             try:
-                return needs_somebody(store) or bool(open_outbox(settings).ids())
+                return needs_somebody(store) or bool(open_outbox(settings).listing())
             finally:
                 store.close()
         except StoreUnavailable:

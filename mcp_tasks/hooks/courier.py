@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -56,20 +56,25 @@ class Courier:
         self._again: set[str] = set()
         self._next: dict[str, int] = {}
         self._missing: dict[str, int] = {}
+        self._running: set[str] = set()
         self._limit = anyio.CapacityLimiter(_AT_ONCE)
 
-    def see_to(self, armed: Collection[str], urgent: Collection[str]) -> float:
-        """Begin with what is due of these tasks, and with what is `urgent`.
+    def see_to(self, armed: Mapping[str, bool], urgent: Collection[str]) -> float:
+        """Begin with what is due of these tasks, with those that have ended since, and with what is `urgent`.
 
         Returns:
             Seconds until something else is.
         """
         now = self._around.clock.now_ms()
-        known = frozenset(armed)
-        self._next = {task_id: at for task_id, at in self._next.items() if task_id in known}
+        self._next = {task_id: at for task_id, at in self._next.items() if task_id in armed}
         self._again.update(self._busy.intersection(urgent))
-        for task_id in armed:
-            if task_id not in self._busy and (task_id in urgent or self._next.get(task_id, 0) <= now):
+        self._running.intersection_update(armed)
+        for task_id, ended in armed.items():
+            if task_id in self._busy:
+                continue
+            # Who saw the end may have been another process, which left before it could tell of it.
+            news = task_id in urgent or (ended and task_id in self._running)
+            if news or self._next.get(task_id, 0) <= now:
                 self._busy.add(task_id)
                 self._group.start_soon(self._attend_to, task_id)
         waiting = [at for task_id, at in self._next.items() if task_id not in self._busy]
@@ -137,11 +142,13 @@ class Courier:
         running: Task | None = None
         if (end := self._outbox.end_of(task_id)) is not None:
             # It may have been cleared since.
+            self._running.discard(task_id)
             seen = Seen(end, final=True, run=1)
         elif (found := self._around.look(armed.key)) is not None:
             task, seen = found
             running = task if isinstance(task.state, Running) else None
             self._missing.pop(task_id, None)
+            self._running.add(task_id)
         elif self._outbox.nobody_arms():
             # It may have been registered between the look and the question.
             found = self._around.look(armed.key)

@@ -38,6 +38,7 @@ __all__ = ["FileOutbox", "MemoryOutbox", "Outbox"]
 log = logging.getLogger(__name__)
 
 _ARMED: Final = ".json"
+_END: Final = ".end"
 _ARMING: Final = "arming.lock"
 _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _RESEAL_S: Final = 30.0
@@ -46,8 +47,8 @@ _RESEAL_S: Final = 30.0
 class Outbox(Protocol):
     """Keeps what is armed, by task id. Blocking, safe for many threads; all raise StoreUnavailable."""
 
-    def ids(self) -> list[str]:
-        """The tasks of which anything is to be told."""
+    def listing(self) -> Mapping[str, bool]:
+        """The tasks of which anything is to be told, and whether the end of each is known here."""
         ...
 
     def has(self, task_id: str) -> bool:
@@ -93,16 +94,16 @@ class FileOutbox:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def ids(self) -> list[str]:
+    def listing(self) -> Mapping[str, bool]:
         """See `Outbox`."""
         try:
-            names = os.listdir(self._folder)
+            names = frozenset(os.listdir(self._folder))
         except FileNotFoundError:
-            return []
+            return {}
         except OSError as error:
             raise unavailable("reading the outbox", error) from error
-        named = (name.removesuffix(_ARMED) for name in names if name.endswith(_ARMED))
-        return sorted(task_id for task_id in named if TASK_ID.fullmatch(task_id))
+        named = sorted(name.removesuffix(_ARMED) for name in names if name.endswith(_ARMED))
+        return {task_id: f"{task_id}{_END}" in names for task_id in named if TASK_ID.fullmatch(task_id)}
 
     def has(self, task_id: str) -> bool:
         """See `Outbox`."""
@@ -156,7 +157,7 @@ class FileOutbox:
             For how many tasks that was done, and for how many it could not be.
         """
         done = failed = 0
-        for task_id in self.ids():
+        for task_id in self.listing():
             try:
                 with ProcessLock(self._path(task_id, ".lock"), _RESEAL_S).held():
                     done += self._reseal(task_id, renewed)
@@ -203,7 +204,7 @@ class FileOutbox:
     def end_of(self, task_id: str) -> Mapping[str, Any] | None:
         """See `Outbox`."""
         try:
-            view = from_json(read_private(self._path(task_id, ".end")))
+            view = from_json(read_private(self._path(task_id, _END)))
         except FileNotFoundError:
             return None
         except ValueError:
@@ -212,11 +213,11 @@ class FileOutbox:
 
     def keep_end(self, task_id: str, view: Mapping[str, Any]) -> None:
         """See `Outbox`."""
-        create_exclusively(self._path(task_id, ".end"), to_json(dict(view)))
+        create_exclusively(self._path(task_id, _END), to_json(dict(view)))
 
     def remove(self, task_id: str) -> None:
         """See `Outbox`. What is armed goes first: the rest means nothing without it."""
-        for suffix in (_ARMED, ".end", ".lock"):
+        for suffix in (_ARMED, _END, ".lock"):
             with suppress(OSError):
                 os.unlink(self._path(task_id, suffix))
         remove_stale_temporaries(self._folder)
@@ -234,10 +235,10 @@ class MemoryOutbox:
         self._arming = 0
         self._guard = threading.Lock()
 
-    def ids(self) -> list[str]:
+    def listing(self) -> Mapping[str, bool]:
         """See `Outbox`."""
         with self._guard:
-            return sorted(self._armed)
+            return {task_id: task_id in self._ends for task_id in sorted(self._armed)}
 
     def has(self, task_id: str) -> bool:
         """See `Outbox`."""

@@ -126,7 +126,7 @@ class TaskHooks:
     def waiting(self) -> bool:
         """See `ports.Hooks`."""
         try:
-            return bool(self._outbox.ids())
+            return bool(self._outbox.listing())
         except TasksError as error:
             log.warning("nobody can say whether anything is to be told: %s", error)
             return False
@@ -163,12 +163,12 @@ class TaskHooks:
 
         return Courier(self._outbox, self._around, group, ring=self._ring, pace=self._pace)
 
-    def _armed(self) -> list[str]:
+    def _armed(self) -> Mapping[str, bool]:
         try:
-            return self._outbox.ids()
+            return self._outbox.listing()
         except TasksError as error:
             log.warning("nobody can say whether anything is to be told: %s", error)
-            return []
+            return {}
 
     def _ring(self, *task_ids: str) -> None:
         """Have the background task look at once, at these tasks whatever they were to wait for."""

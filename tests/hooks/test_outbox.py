@@ -30,21 +30,22 @@ def outbox(request: pytest.FixtureRequest, tmp_path: Path) -> Outbox:
 
 
 def test_what_is_written_is_read_and_removed(outbox: Outbox) -> None:
-    assert outbox.ids() == []
+    assert outbox.listing() == {}
     assert not outbox.has(TASK)
     with outbox.arming():
         outbox.write(ARMED)
         assert not outbox.nobody_arms()
     assert outbox.nobody_arms()
-    assert outbox.ids() == [TASK]
+    assert outbox.listing() == {TASK: False}
     assert outbox.has(TASK)
     assert outbox.read(TASK) == ARMED
     outbox.keep_end(TASK, {"state": "completed"})
     outbox.keep_end(TASK, {"state": "another"})
     assert outbox.end_of(TASK) == {"state": "completed"}
+    assert outbox.listing() == {TASK: True}
     outbox.remove(TASK)
     outbox.remove(TASK)
-    assert outbox.ids() == []
+    assert outbox.listing() == {}
     assert outbox.read(TASK) is None
     assert outbox.end_of(TASK) is None
 
@@ -86,7 +87,7 @@ def test_what_cannot_be_read_is_kept_aside_and_stops_nothing(
     path.chmod(0o600)
     with caplog.at_level(logging.WARNING):
         assert outbox.read(TASK) is None
-    assert outbox.ids() == []
+    assert outbox.listing() == {}
     assert (tmp_path / "hooks" / f"{TASK}.json.broken").read_bytes() == data
     assert TASK in caplog.text
 
@@ -116,7 +117,7 @@ def test_an_outbox_that_cannot_be_used_is_an_error_and_not_an_empty_one(tmp_path
     (tmp_path / "hooks").write_text("a file")
     outbox = FileOutbox(tmp_path / "hooks")
     with pytest.raises(StoreUnavailable):
-        outbox.ids()
+        outbox.listing()
     with pytest.raises(StoreUnavailable), outbox.arming():
         pass
     with pytest.raises(StoreUnavailable):

@@ -116,6 +116,20 @@ async def test_a_hook_of_a_task_that_waits_is_told_after_its_turn(tmp_path: Path
     await nobody_left(tmp_path)
 
 
+async def test_what_a_process_saw_end_and_left_untold_the_steward_tells_soon(
+    tmp_path: Path, receiver: Receiver
+) -> None:
+    state = tmp_path / "state"
+    receiver.held.clear()
+    async with open_agent(state, key_file=tmp_path / "key") as agent:
+        await agent.run("sleep 2", hooks=[{"webhook": receiver.url}])
+        await receiver.has()
+    receiver.held.set()  # nobody has been told yet, and who was telling is gone
+    await receiver.has(2, 15)
+    assert len({got.message_id for got in receiver.got}) == 1
+    await nobody_left(tmp_path)
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("store", ["json", "sqlite"])
 async def test_every_end_is_told_at_least_once_whoever_is_killed_when(

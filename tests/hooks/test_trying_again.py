@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcp_tasks.errors import NotSupported
 from mcp_tasks.hooks import TaskHooks
 from mcp_tasks.hooks.pace import Pace
 from tests.hooks.receiver import Receiver, open_receiver
@@ -38,8 +39,8 @@ def pace_of(agent: Agent, pace: Pace) -> None:
 
 @pytest.fixture
 async def quick(tmp_path: Path) -> AsyncIterator[Agent]:
-    """A server that tries again soon, and gives up soon."""
-    async with open_agent(tmp_path / "state") as agent:
+    """A server that tries again soon, and gives up soon; in memory, where no steward keeps another pace."""
+    async with open_agent(tmp_path / "state", store="memory") as agent:
         pace_of(agent, QUICK)
         yield agent
         await agent.end_everything()
@@ -116,10 +117,10 @@ async def test_where_nobody_listens_it_is_told_once_somebody_does(quick: Agent) 
     assert str(port) not in first[2]
 
 
-async def test_a_webhook_is_given_up_in_the_end_and_the_journal_says_so(agent: Agent) -> None:
-    pace_of(agent, Pace(first_ms=50, longest_ms=400, give_up_ms=2_000))
-    await agent.run("true", hooks=[{"webhook": f"http://127.0.0.1:{free_port()}/"}])
-    *_, (event, attempts, text) = await events(agent)
+async def test_a_webhook_is_given_up_in_the_end_and_the_journal_says_so(quick: Agent) -> None:
+    pace_of(quick, Pace(first_ms=50, longest_ms=400, give_up_ms=2_000))
+    await quick.run("true", hooks=[{"webhook": f"http://127.0.0.1:{free_port()}/"}])
+    *_, (event, attempts, text) = await events(quick)
     assert (event, attempts > 1) == ("hook_failed", True)
     assert text.endswith(f"after {attempts} attempts, and is given up")
 
@@ -212,6 +213,15 @@ async def test_where_the_program_for_notifications_has_gone_it_is_given_up_at_on
     monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
     await quick.run(f"rm {program}", hooks=[{"desktop": True}])
     assert [event[:2] for event in await events(quick)] == [("hook_failed", 1)]
+
+
+async def test_where_there_is_no_desktop_a_notification_is_refused_at_once(
+    quick: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotSupported, match=r"hooks\[1\]"):
+        await quick.run("true", hooks=[{"desktop": True}])
+    assert (await quick.list())["tasks"] == []
 
 
 async def test_while_the_key_is_away_it_waits_and_is_told_when_it_is_back(
