@@ -86,7 +86,9 @@ async def test_a_socket_file_is_for_its_user_alone_and_goes_with_the_server(tmp_
         server.process.wait()
         assert path.exists()
         with running_server(tmp_path / "state", "--uds", str(path)) as third:
-            async with third.mcp("legacy") as client:
+            # Not as a client of 2025-11-25: it cancels a read when it leaves, which anyio does not always
+            # bear on a socket file (InvalidStateError in the client's event loop).
+            async with third.mcp() as client:
                 assert len((await answer(client, "list_tasks"))["tasks"]) == 1
     assert not path.exists()
 
