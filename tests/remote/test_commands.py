@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_tasks.cli import server_checkup
 from tests.cli.conftest import CommandLine
 from tests.http.server_process import HttpServer, running_server
 from tests.remote.conftest import elsewhere
@@ -166,3 +167,13 @@ def test_a_socket_file_is_as_good_as_an_address(tmp_path: Path, near: CommandLin
 def test_a_server_is_named_by_a_flag_as_well(tmp_path: Path, server: HttpServer, near: CommandLine) -> None:
     far = elsewhere(tmp_path, "http://127.0.0.1:1")
     assert far.text("--server", server.where, "run", "--wait", "echo well") == "well\n"
+
+
+def test_doctor_tells_of_another_version_and_of_clocks_that_are_apart() -> None:
+    [other] = server_checkup._versions("0.0.1")
+    [behind] = server_checkup._clock({"now": "2026-01-01T00:00:00.000Z"}, 1_767_225_700.0, 1_767_225_700.2)
+    [ahead] = server_checkup._clock({"now": "2026-01-01T00:00:00.000Z"}, 1_767_225_100.0, 1_767_225_100.2)
+
+    assert (behind.verdict, behind.found) == ("look", "the server's clock is 500 s behind this one")
+    assert (ahead.verdict, ahead.found) == ("look", "the server's clock is 100 s ahead of this one")
+    assert other.verdict == ("well" if "not installed" in other.found else "look")
