@@ -174,6 +174,6 @@ def test_doctor_tells_of_another_version_and_of_clocks_that_are_apart() -> None:
     [behind] = server_checkup._clock({"now": "2026-01-01T00:00:00.000Z"}, 1_767_225_700.0, 1_767_225_700.2)
     [ahead] = server_checkup._clock({"now": "2026-01-01T00:00:00.000Z"}, 1_767_225_100.0, 1_767_225_100.2)
 
-    assert (behind.verdict, behind.found) == ("look", "the server's clock is 500 s behind this one")
-    assert (ahead.verdict, ahead.found) == ("look", "the server's clock is 100 s ahead of this one")
+    assert (behind.verdict, behind.found) == ("look", "the server's clock is 100 s behind this one")
+    assert (ahead.verdict, ahead.found) == ("look", "the server's clock is 500 s ahead of this one")
     assert other.verdict == ("well" if "not installed" in other.found else "look")
