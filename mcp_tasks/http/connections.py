@@ -124,9 +124,9 @@ class Connection(H11Protocol):
         if self.flow.read_paused:  # it is us who do not read
             self._await_request()
         else:
-            self._cut(f"it has sent no whole request for {self.silence_s:.0f} s")
+            self._cut(f"it has sent no whole request for {self.silence_s:.0f} s", logging.DEBUG)
 
-    def _cut(self, why: str) -> None:
+    def _cut(self, why: str, level: int = logging.INFO) -> None:
         """End the connection at once: what is ready for the client would never be read."""
-        _log.info("cut a connection: %s", why)
+        _log.log(level, "cut a connection: %s", why)
         self.transport.abort()

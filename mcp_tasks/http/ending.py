@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,7 +79,7 @@ class Ending:
             return
         self._open.add(exchange)
         try:
-            with exchange.running:
+            with exchange.running, suppress(ClientDisconnect):  # who has gone needs no answer
                 await self._app(scope, receive, watched)
             if exchange.running.cancelled_caught and not exchange.finished:
                 with anyio.move_on_after(_LAST_BYTES_S):

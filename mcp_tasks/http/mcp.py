@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_tasks.http.attendances import Attendances
+from mcp_tasks.http.bodies import whole_body
 from mcp_tasks.http.event_store import EventRoom, SessionEvents
 from mcp_tasks.http.principals import principal_of
 from mcp_tasks.http.sse import ANY_BODY, MESSAGES, SSE_SESSION, SseRoutes
@@ -98,6 +99,11 @@ class _Streamable:
         self._attendances = attendances
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            body = await whole_body(receive)
+            if body is not None:
+                await self._app(scope, body, send)
+            return
         if scope["method"] != "DELETE":
             await self._app(scope, receive, send)
             return

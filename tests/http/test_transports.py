@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ INITIALIZE = {
         "clientInfo": {"name": "by hand", "version": "1"},
     },
 }
+
+
+@pytest.fixture(scope="module")
+def one_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
+    """A server for tests that leave nothing in it."""
+    with running_server(tmp_path_factory.mktemp("one") / "state") as server:
+        yield server
 
 
 async def opened_session(server: HttpServer) -> dict[str, str]:
@@ -115,6 +123,22 @@ async def test_a_client_that_goes_in_the_middle_of_a_call_cancels_no_task(
             view = await answer(client, "run_command", command=command, key="k", wait_ms=20_000)
     assert view["reused"]
     assert (view["state"], view["stdout"]) == ("completed", "through\n")
+
+
+@pytest.mark.parametrize("path", ["/mcp", "/messages/?session_id=none", "/api/v1/tasks", "/api/tasks"])
+@pytest.mark.parametrize("version", ["2025-11-25", "2026-07-28"])
+async def test_a_client_that_goes_in_the_middle_of_its_request_is_no_error(
+    one_server: HttpServer, path: str, version: str
+) -> None:
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 100\r\n"
+        f"Accept: */*\r\nContent-Type: application/json\r\nMCP-Protocol-Version: {version}\r\n\r\n"
+    )
+    async with await anyio.connect_tcp("127.0.0.1", one_server.port) as raw:
+        await raw.send(head.encode() + b'{"half": ')
+    async with one_server.mcp() as client:
+        assert (await client.list_tools()).tools
+    assert "Traceback" not in one_server.log.read_text()
 
 
 async def test_an_answer_that_a_broken_connection_lost_is_sent_again(tmp_path: Path) -> None:
