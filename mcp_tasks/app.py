@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import anyio.to_thread
 from mcp_tasks.admission import Admission
 from mcp_tasks.archives import LateArchives
 from mcp_tasks.clock import Clock
-from mcp_tasks.errors import NotSupported, SessionNotFound, TasksError
+from mcp_tasks.errors import NotSupported, SessionNotFound
 from mcp_tasks.executors.local import LocalExecutor
 from mcp_tasks.handover import call_steward, ring
 from mcp_tasks.holding import Holding
@@ -271,12 +271,11 @@ def _desk(
 
 def _hooks(settings: Settings, base: _Base, queue: _Queue, keeping: Callable[[], Keeping]) -> TaskHooks:
     """What tells of tasks. Nothing is read before there is something to be told."""
-    looking = Looking(base.reconciler, queue.presenter)
+    looking = Looking(base.reconciler, queue.presenter, base.clock)
 
     def note(draft: Draft) -> None:
-        with suppress(TasksError):  # a session that is gone has no journal any more
-            base.store.load_session(draft.session)
-            base.journal.note(draft)
+        base.store.load_session(draft.session)  # one that is gone gets no journal
+        base.journal.note(draft)
 
     def keep(task: Task) -> None:
         keeping().keep(task)

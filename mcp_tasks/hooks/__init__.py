@@ -8,7 +8,9 @@ telling and noting that it is told tells it again, under the same id.
 from __future__ import annotations
 
 from mcp_tasks.hooks.looking import Looking
-from mcp_tasks.hooks.outbox import FileOutbox, MemoryOutbox, Outbox
-from mcp_tasks.hooks.task_hooks import Surroundings, TaskHooks
+from mcp_tasks.hooks.memory_outbox import MemoryOutbox
+from mcp_tasks.hooks.outbox import FileOutbox, Outbox
+from mcp_tasks.hooks.surroundings import Surroundings
+from mcp_tasks.hooks.task_hooks import TaskHooks
 
 __all__ = ["FileOutbox", "Looking", "MemoryOutbox", "Outbox", "Surroundings", "TaskHooks"]

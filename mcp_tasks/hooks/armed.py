@@ -60,7 +60,7 @@ class Armed:
     Attributes:
         armed_at: When, in ms since the epoch.
         secret: What webhooks are signed with, sealed; None leaves them unsigned.
-        notices: Of each hook and event the newest only, and all that are still to be told.
+        notices: Of each hook and event the newest: still to be told, or told.
     """
 
     key: TaskKey
@@ -70,19 +70,13 @@ class Armed:
     notices: tuple[Notice, ...] = ()
 
     def with_notice(self, notice: Notice) -> Armed:
-        """With this notice in the place of the one with its id, or of a told one of the same kind."""
-        left = tuple(
-            one
-            for one in self.notices
-            if one.notice_id != notice.notice_id
-            and not (one.next_at is None and (one.hook, one.event) == (notice.hook, notice.event))
-        )
+        """With this notice in the place of the one of its kind."""
+        left = tuple(one for one in self.notices if (one.hook, one.event) != (notice.hook, notice.event))
         return replace(self, notices=(*left, notice))
 
     def newest(self, hook: int, event: HookEvent) -> Notice | None:
         """The newest notice of a hook for an event."""
-        found = [one for one in self.notices if (one.hook, one.event) == (hook, event)]
-        return found[-1] if found else None
+        return next((one for one in self.notices if (one.hook, one.event) == (hook, event)), None)
 
 
 def notice_id(task_id: str, hook: int, event: HookEvent, mark: str) -> str:

@@ -6,7 +6,8 @@ import json
 import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
@@ -18,7 +19,7 @@ from mcp_tasks.hooks.armed import Armed, Notice
 from mcp_tasks.hooks.due import Seen, first_due, is_over, next_moment, noticed
 from mcp_tasks.hooks.outbox import Outbox
 from mcp_tasks.hooks.pace import Pace
-from mcp_tasks.hooks.task_hooks import Surroundings
+from mcp_tasks.hooks.surroundings import Surroundings
 from mcp_tasks.hooks.telling import NotTold, Telling
 from mcp_tasks.models import Draft, Hook, Running, Task
 
@@ -35,8 +36,28 @@ _LOST_MS: Final = 2_000
 _PENDING_MS: Final = 1_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one look at a task has shown.
+
+    Attributes:
+        armed: With a notice for whatever has happened, as it is on the disk.
+        running: The task, where it runs.
+        missing: Whether there is no such task, and nobody is about to register it.
+    """
+
+    armed: Armed
+    seen: Seen | None
+    running: Task | None = None
+    missing: bool = False
+
+
 class Courier:
-    """Looks after what is armed, each task by itself, a few at once. On the event loop."""
+    """Looks after what is armed, each task by itself, a few at once. On the event loop.
+
+    What it waits for it counts on the clock that nobody sets; only what others are to wait for as well, over
+    restarts, is a moment of the wall clock.
+    """
 
     def __init__(
         self,
@@ -57,6 +78,7 @@ class Courier:
         self._next: dict[str, int] = {}
         self._missing: dict[str, int] = {}
         self._running: set[str] = set()
+        self._unwritten: dict[str, Notice] = {}
         self._limit = anyio.CapacityLimiter(_AT_ONCE)
 
     def see_to(self, armed: Mapping[str, bool], urgent: Collection[str]) -> float:
@@ -65,10 +87,12 @@ class Courier:
         Returns:
             Seconds until something else is.
         """
-        now = self._around.clock.now_ms()
-        self._next = {task_id: at for task_id, at in self._next.items() if task_id in armed}
-        self._again.update(self._busy.intersection(urgent))
+        now = self._around.clock.mono_ms()
+        for known in (self._next, self._missing, self._unwritten):
+            for task_id in known.keys() - armed.keys() - self._busy:
+                del known[task_id]
         self._running.intersection_update(armed)
+        self._again.update(self._busy.intersection(urgent))
         for task_id, ended in armed.items():
             if task_id in self._busy:
                 continue
@@ -95,7 +119,7 @@ class Courier:
             self._again.discard(task_id)
             pause = 0
         if pause is not None:
-            self._next[task_id] = self._around.clock.now_ms() + pause
+            self._next[task_id] = self._around.clock.mono_ms() + pause
         self._ring()
 
     async def _see_off(self, task_id: str) -> int | None:
@@ -105,21 +129,34 @@ class Courier:
             return _OTHERS_MS  # somebody else is at it
         with held:
             while True:
-                armed, seen, running = await anyio.to_thread.run_sync(self._look, task_id)
-                if armed is None:
+                found = await anyio.to_thread.run_sync(self._look, task_id)
+                if found is None:
                     return None
-                if running is not None:
-                    self._around.keep(running)
+                self._has_seen(task_id, found)
                 now = self._around.clock.now_ms()
-                notice = first_due(armed, now)
+                notice = first_due(found.armed, now)
                 if notice is not None:
-                    await self._tell(armed, notice)
-                elif is_over(armed, seen, lost=seen is None and self._is_lost(task_id, now)):
-                    await anyio.to_thread.run_sync(self._finish, armed, seen)
+                    await self._tell(found.armed, notice)
+                elif is_over(found.armed, found.seen, lost=self._is_lost(task_id)):
+                    await anyio.to_thread.run_sync(self._finish, found)
                     self._around.settled()
                     return None
                 else:
-                    return self._pause(armed, seen, now)
+                    return self._pause(found.armed, found.seen, now)
+
+    def _has_seen(self, task_id: str, found: _Found) -> None:
+        """Remember what the next look needs to know of this one."""
+        self._unwritten.pop(task_id, None)
+        if found.missing:
+            self._missing.setdefault(task_id, self._around.clock.mono_ms())
+        elif found.seen is not None:
+            self._missing.pop(task_id, None)
+        if found.seen is not None and not found.seen.final:
+            self._running.add(task_id)
+        else:
+            self._running.discard(task_id)
+        if found.running is not None:
+            self._around.keep(found.running)
 
     def _pause(self, armed: Armed, seen: Seen | None, now: int) -> int:
         """Milliseconds until it is worth looking again; of the end of a task `TaskHooks.ended` hears."""
@@ -132,42 +169,52 @@ class Courier:
         moment = next_moment(armed, seen, now)
         return longest if moment is None else min(max(0, moment - now), longest)
 
-    def _look(self, task_id: str) -> tuple[Armed | None, Seen | None, Task | None]:
-        """What is armed, with a notice for whatever has happened; the task, and once more if it runs."""
-        armed = self._outbox.read(task_id)
-        if armed is None:
+    def _look(self, task_id: str) -> _Found | None:
+        """Look at a task, and write down what is to be told of it. None where nothing is armed for it."""
+        kept = self._outbox.read(task_id)
+        if kept is None:
             self._outbox.remove(task_id)  # what is left of it
-            return None, None, None
-        seen: Seen | None = None
-        running: Task | None = None
-        if (end := self._outbox.end_of(task_id)) is not None:
-            # It may have been cleared since.
-            self._running.discard(task_id)
-            seen = Seen(end, final=True, run=1)
-        elif (found := self._around.look(armed.key)) is not None:
-            task, seen = found
-            running = task if isinstance(task.state, Running) else None
-            self._missing.pop(task_id, None)
-            self._running.add(task_id)
-        elif self._outbox.nobody_arms():
-            # It may have been registered between the look and the question.
-            found = self._around.look(armed.key)
-            if found is None:
-                self._missing.setdefault(task_id, self._around.clock.now_ms())
-        known = noticed(armed, seen, self._around.clock.now_ms())
-        if known != armed:
-            self._outbox.write(known)
-        return known, seen, running
+            return None
+        found = self._now(kept)
+        armed = noticed(self._with_unwritten(kept), found.seen, self._around.clock.now_ms())
+        if armed != kept:
+            self._outbox.write(armed)
+        return replace(found, armed=armed)
 
-    def _is_lost(self, task_id: str, now: int) -> bool:
+    def _now(self, armed: Armed) -> _Found:
+        """How the task is now, or was at its end: it may have been cleared since."""
+        if (end := self._outbox.end_of(armed.key.task_id)) is not None:
+            return _Found(armed, Seen(end, final=True, run=1))
+        found = self._around.look(armed.key)
+        if found is None:
+            if not self._outbox.nobody_arms():
+                return _Found(armed, None)
+            found = self._around.look(armed.key)  # it may have been registered just before
+        if found is None:
+            return _Found(armed, None, missing=True)
+        task, seen = found
+        return _Found(armed, seen, running=task if isinstance(task.state, Running) else None)
+
+    def _with_unwritten(self, armed: Armed) -> Armed:
+        """With what came of an attempt that could not be written down: nobody is told twice for that."""
+        tried = self._unwritten.get(armed.key.task_id)
+        if tried is None:
+            return armed
+        kept = armed.newest(tried.hook, tried.event)
+        if kept is None or kept.notice_id != tried.notice_id or kept.attempts >= tried.attempts:
+            return armed  # somebody else has been at it since
+        return armed.with_notice(tried)
+
+    def _is_lost(self, task_id: str) -> bool:
         """Whether a task has not been there for so long that it is not just being moved."""
-        return now - self._missing.get(task_id, now) >= _LOST_MS
+        since = self._missing.get(task_id)
+        return since is not None and self._around.clock.mono_ms() - since >= _LOST_MS
 
-    def _finish(self, armed: Armed, seen: Seen | None) -> None:
-        self._missing.pop(armed.key.task_id, None)
-        if seen is None and not armed.notices:
-            log.warning("task %s is not there any more, and nothing was told of it", armed.key.task_id)
-        self._outbox.remove(armed.key.task_id)
+    def _finish(self, found: _Found) -> None:
+        task_id = found.armed.key.task_id
+        if found.seen is None and not found.armed.notices:
+            log.warning("task %s is not there any more, and nothing was told of it", task_id)
+        self._outbox.remove(task_id)
         self._around.tell_steward()
 
     async def _tell(self, armed: Armed, notice: Notice) -> None:
@@ -184,9 +231,12 @@ class Courier:
         else:
             tried = tried.over(told=True)
             what = "was told"
-        await anyio.to_thread.run_sync(self._outbox.write, armed.with_notice(tried))
-        if tried.next_at is None or tried.attempts == 1:
-            self._note(armed, hook, tried, what)
+        self._unwritten[armed.key.task_id] = tried
+        with anyio.CancelScope(shield=True):  # what has been done is written down, though the server ends
+            await anyio.to_thread.run_sync(self._outbox.write, armed.with_notice(tried))
+            del self._unwritten[armed.key.task_id]
+            if tried.next_at is None or tried.attempts == 1:
+                await anyio.to_thread.run_sync(self._note, armed, hook, tried, what)
 
     async def _carry(self, armed: Armed, hook: Hook, telling: Telling) -> None:
         from mcp_tasks.hooks import programs
@@ -214,9 +264,12 @@ class Courier:
         """A notice after an attempt that failed: when it is tried again, or that it is given up."""
         pace, now = self._pace, self._around.clock.now_ms()
         after = max(pace.pause(tried.attempts), int(failure.after_s * 1000))
-        counted = hook.kind != "webhook" and not failure.patient
-        hopeless = counted and tried.attempts >= pace.programs
-        if failure.final or hopeless or now + after > tried.at + pace.give_up_ms:
+        late = now + after > tried.at + pace.give_up_ms
+        if hook.kind == "webhook" or failure.patient:
+            hopeless = late and tried.attempts >= pace.at_least
+        else:
+            hopeless = late or tried.attempts >= pace.programs
+        if failure.final or hopeless:
             return tried.over(told=False)
         return replace(tried, next_at=now + after)
 
@@ -225,19 +278,19 @@ class Courier:
         ending = (
             "" if notice.told else ", and is given up" if notice.next_at is None else ", and is tried again"
         )
-        self._around.note(
-            Draft(
-                armed.key.session_key,
-                "event",
-                f"{hook.kind} for {notice.event} {what}{times}{ending}",
-                self._around.clock.now_ms(),
-                task_id=armed.key.task_id,
-                data={
-                    "event": "hook_told" if notice.told else "hook_failed",
-                    "hook": hook.kind,
-                    "on": notice.event,
-                    "message_id": notice.notice_id,
-                    "attempts": notice.attempts,
-                },
-            )
+        entry = Draft(
+            armed.key.session_key,
+            "event",
+            f"{hook.kind} for {notice.event} {what}{times}{ending}",
+            self._around.clock.now_ms(),
+            task_id=armed.key.task_id,
+            data={
+                "event": "hook_told" if notice.told else "hook_failed",
+                "hook": hook.kind,
+                "on": notice.event,
+                "message_id": notice.notice_id,
+                "attempts": notice.attempts,
+            },
         )
+        with suppress(TasksError):  # a session that is gone has no journal any more
+            self._around.note(entry)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_tasks.hooks.armed import Armed, Notice, notice_id
+from mcp_tasks.hooks.pace import LONGEST_MS
 from mcp_tasks.models import Hook, HookEvent
 
 __all__ = ["Seen", "first_due", "is_over", "next_moment", "noticed"]
@@ -20,19 +21,25 @@ class Seen:
         view: What is told of it.
         run: Number of its newest run.
         started_at: When that began, in ms since the epoch; None while nothing runs.
-        output_at: When it printed last; None where it never did.
+        elapsed_ms: Since then, whatever has become of the wall clock.
+        output_at: When it printed last, in ms since the epoch; None where it never did.
     """
 
     view: Mapping[str, Any]
     final: bool
     run: int
     started_at: int | None = None
+    elapsed_ms: int = 0
     output_at: int | None = None
     timeout_ms: int | None = None
 
 
 def noticed(armed: Armed, seen: Seen | None, now: int) -> Armed:
-    """What is armed, with a notice for each thing that has happened and that none is there for yet."""
+    """What is armed, with a notice for each thing that has happened and that none is there for yet.
+
+    While one of its kind is still to be told there is no other: nobody wants to hear of ten silences once a
+    receiver is back, and what is kept has an end.
+    """
     if seen is None:
         return armed
     for number, hook in enumerate(armed.hooks):
@@ -42,7 +49,7 @@ def noticed(armed: Armed, seen: Seen | None, now: int) -> Armed:
                 continue
             mark = _mark(event, seen)
             newest = armed.newest(number, event)
-            if newest is not None and newest.mark == mark:
+            if newest is not None and (newest.mark == mark or newest.next_at is not None):
                 continue
             told = notice_id(armed.key.task_id, number, event, mark)
             armed = armed.with_notice(Notice(told, number, event, mark, moment, seen.view, next_at=now))
@@ -51,7 +58,7 @@ def noticed(armed: Armed, seen: Seen | None, now: int) -> Armed:
 
 def first_due(armed: Armed, now: int) -> Notice | None:
     """The notice that is to be told now, the oldest first."""
-    due = [one for one in armed.notices if one.next_at is not None and one.next_at <= now]
+    due = [one for one in armed.notices if _is_due(one, now)]
     return min(due, key=lambda one: (one.at, one.hook)) if due else None
 
 
@@ -63,7 +70,9 @@ def next_moment(armed: Armed, seen: Seen | None, now: int) -> int | None:
             for event in hook.on:
                 moment = _moment(hook, event, seen, now)
                 newest = armed.newest(number, event)
-                if moment is not None and (newest is None or newest.mark != _mark(event, seen)):
+                if moment is None or (newest is not None and newest.next_at is not None):
+                    continue
+                if newest is None or newest.mark != _mark(event, seen):
                     moments.append(moment)
     return min(moments, default=None)
 
@@ -75,6 +84,11 @@ def is_over(armed: Armed, seen: Seen | None, *, lost: bool) -> bool:
     return lost if seen is None else seen.final
 
 
+def _is_due(notice: Notice, now: int) -> bool:
+    # One that is farther away than any pause was put off before the clock was set back.
+    return notice.next_at is not None and not now < notice.next_at <= now + LONGEST_MS
+
+
 def _moment(hook: Hook, event: HookEvent, seen: Seen, now: int) -> int | None:
     """When an event happens, as things are; None where it does not."""
     if event == "end":
@@ -82,10 +96,12 @@ def _moment(hook: Hook, event: HookEvent, seen: Seen, now: int) -> int | None:
     if seen.final or seen.started_at is None:
         return None
     if event == "idle":
-        return _quiet_since(seen, seen.started_at) + hook.idle_ms
+        # A clock that has jumped would have it quiet for longer than it runs.
+        quiet = min(seen.elapsed_ms, max(0, now - _quiet_since(seen, seen.started_at)))
+        return now + hook.idle_ms - quiet
     if seen.timeout_ms is None:
         return None
-    return seen.started_at + max(0, seen.timeout_ms - hook.before_ms)
+    return now + max(0, seen.timeout_ms - hook.before_ms) - seen.elapsed_ms
 
 
 def _mark(event: HookEvent, seen: Seen) -> str:

@@ -1,4 +1,4 @@
-"""Where hooks and what they are to tell are kept: a folder of the state directory, or memory.
+"""Where hooks and what they are to tell are kept: a folder of the state directory.
 
 Of each task there are two files. `ID.json` holds hooks and progress, and is written by whoever holds the
 lock in `ID.lock`. `ID.end` holds how the task ended; it is written once, by whoever saw the end, without
@@ -10,17 +10,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from pydantic_core import from_json, to_json
 
 from mcp_tasks.errors import StoreBusy, StoreUnavailable
-from mcp_tasks.hooks.armed import Armed, BrokenArmed, decode, encode
 from mcp_tasks.models import TASK_ID
 from mcp_tasks.stores.disk.durable import (
     create_exclusively,
@@ -33,12 +31,16 @@ from mcp_tasks.stores.disk.durable import (
 )
 from mcp_tasks.stores.disk.locks import FolderGone, ProcessLock
 
-__all__ = ["FileOutbox", "MemoryOutbox", "Outbox"]
+if TYPE_CHECKING:
+    from mcp_tasks.hooks.armed import Armed  # costs start-up time
+
+__all__ = ["FileOutbox", "Outbox"]
 
 log = logging.getLogger(__name__)
 
 _ARMED: Final = ".json"
 _END: Final = ".end"
+_HELD: Final = ".lock"
 _ARMING: Final = "arming.lock"
 _LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _RESEAL_S: Final = 30.0
@@ -80,11 +82,19 @@ class Outbox(Protocol):
         ...
 
     def keep_end(self, task_id: str, view: Mapping[str, Any]) -> None:
-        """Keep the view of a task at its end, durably. The first one stays."""
+        """Keep the view of a task at its end, durably. The first one stays.
+
+        Raises:
+            StoreUnavailable: It is kept in memory, and is gone with this process.
+        """
         ...
 
     def remove(self, task_id: str) -> None:
         """Forget what is armed for a task. Never raises."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what killed processes left, and what means nothing any more. Never raises."""
         ...
 
 
@@ -93,6 +103,7 @@ class FileOutbox:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._unwritten: dict[str, Mapping[str, Any]] = {}
 
     def listing(self) -> Mapping[str, bool]:
         """See `Outbox`."""
@@ -142,7 +153,7 @@ class FileOutbox:
         """See `Outbox`."""
         held = ExitStack()
         try:
-            held.enter_context(ProcessLock(self._path(task_id, ".lock"), 0.0).held())
+            held.enter_context(ProcessLock(self._path(task_id, _HELD), 0.0).held())
         except (StoreBusy, FolderGone):
             return None
         return held
@@ -159,7 +170,7 @@ class FileOutbox:
         done = failed = 0
         for task_id in self.listing():
             try:
-                with ProcessLock(self._path(task_id, ".lock"), _RESEAL_S).held():
+                with ProcessLock(self._path(task_id, _HELD), _RESEAL_S).held():
                     done += self._reseal(task_id, renewed)
             except StoreUnavailable as error:
                 log.warning("what is to be told of task %s stays as it is: %s", task_id, error)
@@ -184,6 +195,8 @@ class FileOutbox:
 
     def read(self, task_id: str) -> Armed | None:
         """See `Outbox`. What cannot be read is put out of the way."""
+        from mcp_tasks.hooks.armed import BrokenArmed, decode
+
         path = self._path(task_id, _ARMED)
         try:
             return decode(read_private(path))
@@ -199,6 +212,8 @@ class FileOutbox:
 
     def write(self, armed: Armed) -> None:
         """See `Outbox`."""
+        from mcp_tasks.hooks.armed import encode
+
         write_durably(self._path(armed.key.task_id, _ARMED), encode(armed))
 
     def end_of(self, task_id: str) -> Mapping[str, Any] | None:
@@ -206,83 +221,37 @@ class FileOutbox:
         try:
             view = from_json(read_private(self._path(task_id, _END)))
         except FileNotFoundError:
-            return None
+            return self._unwritten.get(task_id)
         except ValueError:
             return None  # it is told from the record instead
         return view if isinstance(view, dict) else None
 
     def keep_end(self, task_id: str, view: Mapping[str, Any]) -> None:
         """See `Outbox`."""
-        create_exclusively(self._path(task_id, _END), to_json(dict(view)))
+        try:
+            create_exclusively(self._path(task_id, _END), to_json(dict(view)))
+        except StoreUnavailable:
+            # The disk is full, perhaps, and the task about to be cleared for that very reason.
+            self._unwritten[task_id] = view
+            raise
 
     def remove(self, task_id: str) -> None:
         """See `Outbox`. What is armed goes first: the rest means nothing without it."""
-        for suffix in (_ARMED, _END, ".lock"):
+        for suffix in (_ARMED, _END, _HELD):
             with suppress(OSError):
                 os.unlink(self._path(task_id, suffix))
+        self._unwritten.pop(task_id, None)
+
+    def sweep(self) -> None:
+        """See `Outbox`. Whoever is killed while it removes something leaves the rest of it."""
+        with suppress(OSError):
+            for name in os.listdir(self._folder):
+                task_id, dot, suffix = name.partition(".")
+                # It is looked for once more, because it may have come after its place in the listing.
+                if f"{dot}{suffix}" in (_END, _HELD) and TASK_ID.fullmatch(task_id) and not self.has(task_id):
+                    with suppress(OSError):
+                        os.unlink(f"{self._folder}/{name}")
         remove_stale_temporaries(self._folder)
 
     def _path(self, task_id: str, suffix: str) -> str:
         return f"{self._folder}/{task_id}{suffix}"
-
-
-class MemoryOutbox:
-    """An outbox that ends with its process, as the tasks of the memory store do."""
-
-    def __init__(self) -> None:
-        self._armed: dict[str, Armed] = {}
-        self._ends: dict[str, Mapping[str, Any]] = {}
-        self._arming = 0
-        self._guard = threading.Lock()
-
-    def listing(self) -> Mapping[str, bool]:
-        """See `Outbox`."""
-        with self._guard:
-            return {task_id: task_id in self._ends for task_id in sorted(self._armed)}
-
-    def has(self, task_id: str) -> bool:
-        """See `Outbox`."""
-        return task_id in self._armed
-
-    @contextmanager
-    def arming(self) -> Iterator[None]:
-        """See `Outbox`."""
-        with self._guard:
-            self._arming += 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._arming -= 1
-
-    def nobody_arms(self) -> bool:
-        """See `Outbox`."""
-        return self._arming == 0
-
-    def take(self, task_id: str) -> ExitStack | None:  # noqa: ARG002 - see `Outbox`
-        """See `Outbox`. There is nobody else."""
-        return ExitStack()
-
-    def read(self, task_id: str) -> Armed | None:
-        """See `Outbox`."""
-        return self._armed.get(task_id)
-
-    def write(self, armed: Armed) -> None:
-        """See `Outbox`."""
-        with self._guard:
-            self._armed[armed.key.task_id] = armed
-
-    def end_of(self, task_id: str) -> Mapping[str, Any] | None:
-        """See `Outbox`."""
-        return self._ends.get(task_id)
-
-    def keep_end(self, task_id: str, view: Mapping[str, Any]) -> None:
-        """See `Outbox`."""
-        with self._guard:
-            self._ends.setdefault(task_id, view)
-
-    def remove(self, task_id: str) -> None:
-        """See `Outbox`."""
-        with self._guard:
-            self._armed.pop(task_id, None)
-            self._ends.pop(task_id, None)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Pace"]
+__all__ = ["LONGEST_MS", "Pace"]
+
+LONGEST_MS: Final = 3_600_000
+"""No pause is longer, whatever a receiver asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +18,19 @@ class Pace:
 
     Attributes:
         first_ms: Before the second attempt; each further pause is twice as long.
-        longest_ms: No pause is longer.
+        longest_ms: No pause is longer; at most LONGEST_MS.
         give_up_ms: After what happened, when nobody tries any more.
+        at_least: How often a webhook is tried all the same. The machine may have been off or asleep for so
+            long, and the network not be there yet.
         programs: How often a command or a notification is tried, in all: it was run, and has failed.
         command_s: How long the command of a hook may take.
         notify_s: The same for a notification.
     """
 
     first_ms: int = 2_000
-    longest_ms: int = 3_600_000
+    longest_ms: int = LONGEST_MS
     give_up_ms: int = 86_400_000
+    at_least: int = 12
     programs: int = 5
     command_s: float = 60.0
     notify_s: float = 10.0

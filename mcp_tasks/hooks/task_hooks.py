@@ -6,59 +6,28 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
 
-from mcp_tasks.clock import Clock
 from mcp_tasks.errors import TasksError
-from mcp_tasks.hooks.armed import Armed
 from mcp_tasks.hooks.outbox import Outbox
 from mcp_tasks.hooks.pace import Pace
-from mcp_tasks.models import Draft, Hook, Task, TaskKey
-from mcp_tasks.ports import Sealer
+from mcp_tasks.hooks.surroundings import Surroundings
+from mcp_tasks.models import Hook, Task, TaskKey
 
 if TYPE_CHECKING:
     from mcp_tasks.hooks.courier import Courier
-    from mcp_tasks.hooks.due import Seen
 
-__all__ = ["Surroundings", "TaskHooks"]
+__all__ = ["TaskHooks"]
 
 log = logging.getLogger(__name__)
 
 _FIRST_S: Final = 1.0
 _EVERY_S: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What hooks need of the rest.
-
-    Attributes:
-        describe: The view of a task that is final, without output.
-        look: A task as it is now, None where it is not there. Blocking; raises TasksError.
-        keep: Sees to it that the end of a running task is noticed soon. On the event loop.
-        note: Writes into the journal. Never raises.
-        call_steward: Sees to it that somebody is there when no server lives.
-        tell_steward: There may be no need of the steward any more.
-        settled: The same for this process. On the event loop.
-        environment: Of the commands of hooks.
-    """
-
-    clock: Clock
-    sealer: Sealer
-    describe: Callable[[Task], Mapping[str, Any]]
-    look: Callable[[TaskKey], tuple[Task, Seen] | None]
-    keep: Callable[[Task], None]
-    note: Callable[[Draft], None]
-    call_steward: Callable[[], None]
-    tell_steward: Callable[[], None]
-    settled: Callable[[], None]
-    environment: Mapping[str, str]
 
 
 class TaskHooks:
@@ -89,6 +58,8 @@ class TaskHooks:
         if not hooks:
             yield
             return
+        from mcp_tasks.hooks.armed import Armed  # costs start-up time
+
         around = self._around
         secret = None if self._secret is None else around.sealer.seal(self._secret)
         with self._outbox.arming():
@@ -118,9 +89,9 @@ class TaskHooks:
         try:
             self._outbox.keep_end(task_id, self._around.describe(task))
         except TasksError as error:
-            log.warning("how task %s ended is told from its record: %s", task_id, error)
+            log.warning("how task %s ended is not on disk for its hooks: %s", task_id, error)
         except Exception:
-            log.exception("how task %s ended is told from its record", task_id)
+            log.exception("how task %s ended is told from its record, if that is there", task_id)
         self._ring(task_id)
 
     def waiting(self) -> bool:
@@ -141,6 +112,7 @@ class TaskHooks:
             with self._guard:
                 self._bell = bell
             await _heard(ear, _FIRST_S)
+            await anyio.to_thread.run_sync(self._outbox.sweep)
             async with anyio.create_task_group() as group:
                 courier: Courier | None = None
                 while True:

@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 import httpx2
 
+from mcp_tasks.hooks.pace import LONGEST_MS
 from mcp_tasks.hooks.telling import NotTold, Telling
 
 __all__ = ["post", "signature"]
@@ -26,7 +27,6 @@ __all__ = ["post", "signature"]
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 15.0
 _WHOLE_S: Final = 25.0
-_LONGEST_AFTER_S: Final = 3_600
 _PREFIX: Final = "whsec_"
 
 
@@ -71,7 +71,7 @@ def _judge(status: int, headers: Mapping[str, str]) -> None:
     if 200 <= status < 300:
         return
     after = headers.get("retry-after", "")
-    after_s = min(int(after), _LONGEST_AFTER_S) if after.isascii() and after.isdigit() else 0
+    after_s = min(int(after[:9]), LONGEST_MS // 1000) if after.isascii() and after.isdigit() else 0
     # 410 is how a receiver says that it wants no more of it.
     raise NotTold(f"HTTP {status}", final=status == 410, after_s=after_s)
 

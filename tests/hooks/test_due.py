@@ -6,7 +6,7 @@ import pytest
 
 from mcp_tasks.hooks.armed import Armed, Notice
 from mcp_tasks.hooks.due import Seen, first_due, is_over, next_moment, noticed
-from mcp_tasks.hooks.pace import Pace
+from mcp_tasks.hooks.pace import LONGEST_MS, Pace
 from mcp_tasks.models import Hook, HookEvent, TaskKey
 
 KEY = TaskKey("owner", "session", "0" * 36)
@@ -52,23 +52,47 @@ def events(one: Armed) -> list[tuple[HookEvent, str]]:
 def test_what_is_to_be_told_follows_from_what_was_seen_and_the_time(
     on: HookEvent, seen: Seen | None, after: int, expected: list[tuple[HookEvent, str]]
 ) -> None:
+    seen = None if seen is None else replace(seen, elapsed_ms=after)
     assert events(noticed(armed(on), seen, NOW + after)) == expected
 
 
+def running(after: int, output_at: int | None = None) -> Seen:
+    return replace(RUNNING, elapsed_ms=after, output_at=output_at)
+
+
 def test_nothing_is_noticed_twice_and_a_new_silence_is_another() -> None:
-    one = noticed(armed("idle", "end"), RUNNING, NOW + 2_000)
-    assert noticed(one, RUNNING, NOW + 3_000) == one
-    again = noticed(told(one), RUNNING, NOW + 4_000)
+    one = noticed(armed("idle", "end"), running(2_000), NOW + 2_000)
+    assert noticed(one, running(3_000), NOW + 3_000) == one
+    again = noticed(told(one), running(4_000), NOW + 4_000)
     assert events(again) == []
-    other = noticed(again, replace(RUNNING, output_at=NOW + 5_000), NOW + 6_000)
+    other = noticed(again, running(6_000, NOW + 5_000), NOW + 6_000)
     assert events(other) == [("idle", f"1.{NOW + 5_000}")]
     assert len(other.notices) == 1
 
 
-def test_a_silence_that_is_still_to_be_told_is_not_pushed_out_by_the_next() -> None:
-    one = noticed(armed("idle"), RUNNING, NOW + 2_000)
-    other = noticed(one, replace(RUNNING, output_at=NOW + 5_000), NOW + 6_000)
-    assert len(events(other)) == 2
+def test_while_a_silence_is_still_to_be_told_no_other_is_noticed() -> None:
+    one = noticed(armed("idle"), running(2_000), NOW + 2_000)
+    other = noticed(one, running(6_000, NOW + 5_000), NOW + 6_000)
+    assert other == one
+    assert next_moment(other, running(6_000, NOW + 5_000), NOW + 6_000) == NOW + 2_000
+    assert events(noticed(told(other), running(6_000, NOW + 5_000), NOW + 6_000)) == [
+        ("idle", f"1.{NOW + 5_000}")
+    ]
+
+
+@pytest.mark.parametrize("jump", [3_600_000, 10**9])
+def test_a_clock_that_is_put_forward_makes_no_silence_and_no_deadline(jump: int) -> None:
+    one = armed("idle", "deadline")
+    assert events(noticed(one, running(900), NOW + 900 + jump)) == []
+    assert next_moment(one, running(900), NOW + 900 + jump) == NOW + 1_000 + jump
+    assert [event for event, _ in events(noticed(one, running(6_000), NOW - jump))] == ["deadline"]
+
+
+def test_what_was_put_off_before_the_clock_was_set_back_is_told_at_once() -> None:
+    waiting = Notice("a", 0, "end", "end", NOW, next_at=NOW + LONGEST_MS)
+    one = replace(armed("end"), notices=(waiting,))
+    assert first_due(one, NOW) is None
+    assert first_due(one, NOW - 1) is waiting
 
 
 def test_the_oldest_is_told_first_and_what_waits_is_not_due() -> None:
@@ -86,7 +110,8 @@ def test_the_oldest_is_told_first_and_what_waits_is_not_due() -> None:
 def test_the_next_moment_is_the_nearest_of_silence_and_deadline() -> None:
     one = armed("idle", "deadline")
     assert next_moment(one, RUNNING, NOW) == NOW + 1_000
-    assert next_moment(told(noticed(one, RUNNING, NOW + 2_000)), RUNNING, NOW + 2_000) == NOW + 6_000
+    later = running(2_000)
+    assert next_moment(told(noticed(one, later, NOW + 2_000)), later, NOW + 2_000) == NOW + 6_000
     assert next_moment(armed("end"), RUNNING, NOW) is None
     assert next_moment(armed("end"), None, NOW) is None
 

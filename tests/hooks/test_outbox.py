@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -62,6 +63,31 @@ def test_one_at_a_time_has_the_right_to_tell(tmp_path: Path) -> None:
     again = other.take(TASK)
     assert again is not None
     again.close()
+
+
+def test_what_killed_processes_left_of_a_task_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    outbox, other = FileOutbox(tmp_path / "hooks"), "0" * 35 + "b"
+    outbox.sweep()  # there is no outbox yet
+    with outbox.arming():
+        outbox.write(ARMED)
+    for task_id in (TASK, other):
+        outbox.keep_end(task_id, {})
+        (tmp_path / "hooks" / f"{task_id}.lock").touch()
+    abandoned = tmp_path / "hooks" / f".{other}.json.tmp"
+    abandoned.touch()
+    os.utime(abandoned, (1, 1))
+    outbox.sweep()
+    left = sorted(path.name for path in (tmp_path / "hooks").iterdir())
+    assert left == [f"{TASK}.end", f"{TASK}.json", f"{TASK}.lock", "arming.lock"]
+
+
+def test_an_end_that_cannot_be_written_is_known_to_its_process(tmp_path: Path) -> None:
+    outbox = FileOutbox(tmp_path / "hooks")
+    with pytest.raises(StoreUnavailable):
+        outbox.keep_end(TASK, {"state": "failed"})  # there is no folder
+    assert outbox.end_of(TASK) == {"state": "failed"}
+    outbox.remove(TASK)
+    assert outbox.end_of(TASK) is None
 
 
 def test_the_files_are_for_their_owner_alone(tmp_path: Path) -> None:

@@ -118,11 +118,21 @@ async def test_where_nobody_listens_it_is_told_once_somebody_does(quick: Agent) 
 
 
 async def test_a_webhook_is_given_up_in_the_end_and_the_journal_says_so(quick: Agent) -> None:
-    pace_of(quick, Pace(first_ms=50, longest_ms=400, give_up_ms=2_000))
+    pace_of(quick, Pace(first_ms=50, longest_ms=400, give_up_ms=2_000, at_least=1))
     await quick.run("true", hooks=[{"webhook": f"http://127.0.0.1:{free_port()}/"}])
     *_, (event, attempts, text) = await events(quick)
     assert (event, attempts > 1) == ("hook_failed", True)
     assert text.endswith(f"after {attempts} attempts, and is given up")
+
+
+async def test_a_webhook_is_tried_a_few_times_however_long_the_machine_was_off(
+    quick: Agent, receiver: Receiver
+) -> None:
+    pace_of(quick, Pace(first_ms=10, longest_ms=20, give_up_ms=0, at_least=4))
+    receiver.statuses = [503, 503, 503, 503, 503]
+    await quick.run("true", hooks=[{"webhook": receiver.url}])
+    *_, (event, attempts, _) = await events(quick)
+    assert (event, attempts, len(receiver.got)) == ("hook_failed", 4, 4)
 
 
 async def test_a_command_that_fails_is_run_again_a_few_times(quick: Agent, tmp_path: Path) -> None:
