@@ -6,6 +6,7 @@ watch one command cost one descriptor and one wake-up.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -13,7 +14,11 @@ from typing import Generic, TypeVar
 import anyio
 import anyio.abc
 
+from mcp_tasks.errors import InternalError
+
 __all__ = ["Bell", "LookOut", "LookOuts"]
+
+_log = logging.getLogger(__name__)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -25,15 +30,27 @@ class Bell(Generic[K, V]):
 
     rung: dict[K, V] = field(default_factory=dict)
     _event: anyio.Event = field(default_factory=anyio.Event)
+    _broken: bool = False
 
     def ring(self, key: K, seen: V) -> None:
         """Tell the listener what has been seen of a thing."""
         self.rung[key] = seen
         self._event.set()
 
+    def break_off(self) -> None:
+        """Tell the listener that there is nobody any more who looks."""
+        self._broken = True
+        self._event.set()
+
     async def wait(self) -> dict[K, V]:
-        """What it was rung for since the last time; waits for the first."""
+        """What it was rung for since the last time; waits for the first.
+
+        Raises:
+            InternalError: Nobody looks any more.
+        """
         await self._event.wait()
+        if self._broken:
+            raise InternalError("what is listened to cannot be looked at", "the server's log has the details")
         rung, self.rung = self.rung, {}
         self._event = anyio.Event()
         return rung
@@ -96,6 +113,11 @@ class LookOuts(Generic[K, V]):
         with look_out.scope:
             try:
                 await self._look(look_out)
+            except Exception:  # noqa: BLE001 - nobody else is above it but all the others
+                # Those who listen are told; everybody else goes on being served.
+                _log.exception("a look-out has broken down")
+                for bell in look_out.bells:
+                    bell.break_off()
             finally:
                 # Who joins from now on has another one posted.
                 if self._posted.get(look_out.key) is look_out:

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_tasks.errors import PolicyDenied, ShareNotValid, StoreUnavailable, TaskNotFound
+from mcp_tasks.errors import InternalError, PolicyDenied, ShareNotValid, StoreUnavailable, TaskNotFound
 from mcp_tasks.service import Piece, Tally, watching
 from mcp_tasks.service.watching import Watching
 from tests.service.agent import Agent, open_agent
@@ -202,6 +202,23 @@ async def test_what_fails_while_it_tells_ends_alone(agent: Agent, caplog: pytest
 
     await eventually(is_logged, "the mistake was logged")
     assert await _states(agent, (await agent.run("true"))["task_id"])
+
+
+async def test_a_look_out_that_breaks_down_takes_nobody_with_it_but_those_who_listen(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def breaks(*_: Any) -> None:
+        raise RuntimeError("somebody else's mistake")
+
+    async with aclosing(agent.service.changes(agent.caller)) as tallies:
+        with monkeypatch.context() as broken:
+            broken.setattr(agent.service._desk.store, "counts", breaks)
+            with pytest.raises(InternalError, match="cannot be looked at"):
+                await _next(tallies)
+    assert "somebody else's mistake" in caplog.text
+    assert agent.service.watching.looking() == 0
+    async with aclosing(agent.service.changes(agent.caller)) as tallies:
+        assert (await _next(tallies)).members == (None, 0)
 
 
 async def test_another_owners_task_cannot_be_watched_or_followed(agent: Agent) -> None:
