@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import mcp_types as types
@@ -83,11 +83,11 @@ class Callers:
         """Say who calls: the session is the given one, else that of `_meta`, of the settings, the default.
 
         Raises:
-            InvalidArgument: What `_meta` says of session or share is wrong.
+            InvalidArgument: What the call or its `_meta` says of session or share is wrong.
             PolicyDenied: Nobody is known at the other end.
         """
         settings, identity = self._settings, self._identify(context)
-        session = session or _session_of(context.meta) or settings.session
+        session = _session_of(session, context.meta) or settings.session
         attendance = identity.attendance
         return Caller(
             owner=identity.owner,
@@ -100,14 +100,23 @@ class Callers:
             served_in=None if attendance is None else lambda key: attendance.saw(key, client_of(context)),
         )
 
+    def listener(self, context: Context) -> Caller:
+        """Say who listens from now on: no progress is reported to him, which would outlive his request.
 
-def _session_of(meta: Mapping[str, Any] | None) -> str | None:
-    session = (meta or {}).get(SESSION_META_KEY)
+        Raises:
+            InvalidArgument, PolicyDenied: As `caller`.
+        """
+        return replace(self.caller(context), progress=None)
+
+
+def _session_of(argument: str | None, meta: Mapping[str, Any] | None) -> str | None:
+    session: object = argument or (meta or {}).get(SESSION_META_KEY)
     if session is None:
         return None
     if not isinstance(session, str) or not SESSION_NAME.fullmatch(session):
+        where = "session" if argument else f"_meta[{SESSION_META_KEY!r}]"
         raise InvalidArgument(
-            f"_meta[{SESSION_META_KEY!r}] is not a session name",
+            f"{where} is not a session name",
             "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is not . or ..",
         )
     return session

@@ -39,7 +39,7 @@ class Completions:
             known = params.context.arguments if params.context is not None else None
             match given.name:
                 case "task_id":
-                    caller = self._callers.caller(context, (known or {}).get("session") or None)
+                    caller = self._callers.caller(context, (known or {}).get("session"))
                     values = await self._task_ids(caller, given.value)
                 case "session":
                     values = await self._sessions(self._callers.caller(context), given.value)

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Final, cast
 
 import mcp_types as types
@@ -20,7 +21,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.inbound import MCP_METHOD_HEADER, MCP_NAME_HEADER, decode_header_value
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from mcp_tasks.errors import TaskNotFound, TasksError
+from mcp_tasks.errors import TaskNotFound
 from mcp_tasks.requests import CancelTask, GetResult, PollTask, RunCommand
 from mcp_tasks.server.arguments import understood
 from mcp_tasks.server.callers import Callers, Context
@@ -90,16 +91,16 @@ class NativeTasks:
             if view.get("state") not in _OPEN or _waits_itself(params.arguments or {}):
                 return answer
             try:
-                return await self.handle(context, view["task_id"], view["session"])
-            except TasksError as error:
+                return await self.handle(context, view["task_id"])
+            except Exception as error:  # noqa: BLE001 - the command runs: whatever this is, its id is told
                 _log.warning("a task is told as a tool tells it, not as a handle: %s", error)
                 return answer
 
         return call
 
-    async def handle(self, context: Context, task_id: str, session: str | None = None) -> dict[str, Any]:
-        """The CreateTaskResult of a task. Raises TasksError."""
-        caller = self._callers.caller(context, session)
+    async def handle(self, context: Context, task_id: str) -> dict[str, Any]:
+        """The CreateTaskResult of a task, found as `tasks/get` will find it. Raises TasksError."""
+        caller = _holder(self._callers.caller(context))
         return {"resultType": "task", **_bare(await self._view(caller, task_id))}
 
     async def get(self, context: Context, params: _TaskParams) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class NativeTasks:
         _check_routed(context, task_id)
         require_declared(context)
         with told_as_protocol_errors(context):
-            yield self._callers.caller(context)
+            yield _holder(self._callers.caller(context))
 
 
 class TaskFeed:
@@ -183,7 +184,7 @@ class TaskFeed:
             raise MCPError(types.INVALID_PARAMS, "taskIds is not a list of strings")
         if len(wanted) > _MOST_LISTENED_TO:
             raise MCPError(types.INVALID_PARAMS, f"taskIds has more than {_MOST_LISTENED_TO} ids")
-        caller = self._callers.caller(context)
+        caller = _holder(self._callers.listener(context))
         found = []
         for task_id in dict.fromkeys(wanted):
             with suppress(TaskNotFound):
@@ -193,12 +194,20 @@ class TaskFeed:
 
     async def tell(self, context: Context, agreed: object, tell: Tell) -> None:
         """Tell each task as it is now and at each change of its state, as `tasks/get` does."""
-        caller = self._callers.caller(context)
+        caller = _holder(self._callers.listener(context))
         task_ids = cast("list[str]", agreed)
         async with aclosing(self._service.watch(caller, task_ids)) as views:
             async for view in views:
                 with suppress(TaskNotFound):  # it has been cleared in this moment
                     await tell("notifications/tasks", await self._native.detailed(caller, view["task_id"]))
+
+
+def _holder(caller: Caller) -> Caller:
+    """Who holds a handle: it has no room for a session, so its id is looked for in all that are his.
+
+    `run_command` takes a session, and a handle that it was answered with has to be found afterwards.
+    """
+    return replace(caller, named=False)
 
 
 def require_declared(context: Context) -> None:

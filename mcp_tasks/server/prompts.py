@@ -59,18 +59,12 @@ class Prompts:
                 )
             arguments = {name: value for name, value in (params.arguments or {}).items() if value}
             _check(prompt.listing, arguments)
-            caller = self._callers.caller(context, _session(arguments))
+            caller = self._callers.caller(context, arguments.get("session"))
             text = await prompt.write(self._service, caller, arguments)
         return types.GetPromptResult(
             description=prompt.listing.description,
             messages=[types.PromptMessage(role="user", content=types.TextContent(text=text))],
         )
-
-
-def _session(arguments: _Arguments) -> str | None:
-    """The session that is named. Raises InvalidArgument where it is no name."""
-    session = arguments.get("session")
-    return None if session is None else ListTasks(session=session).session
 
 
 def _check(listing: types.Prompt, arguments: _Arguments) -> None:

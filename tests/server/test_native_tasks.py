@@ -42,12 +42,14 @@ class Rig:
         owner: str | None = None,
         mode: str = "auto",
         *,
+        session: str | None = None,
         declares: bool = True,
         hear: Hear | None = None,
         **options: Any,
     ) -> AsyncIterator[Client]:
         who = owner or self.agent.caller.owner
-        server = build_server(self.agent.service, FakeSettings(owner=who), lambda _: Identity(who))
+        settings = FakeSettings(owner=who, session=session)
+        server = build_server(self.agent.service, settings, lambda _: Identity(who))
         extensions = [TaskHandles(hear)] if declares else []
         async with Client(server, mode=mode, extensions=extensions, **options) as client:
             yield client
@@ -95,6 +97,16 @@ async def test_the_task_of_a_handle_is_the_one_that_the_tools_show(rig: Rig) -> 
         view = await rig.agent.poll(handle["taskId"])
         assert (view["state"], view["stdout"]) == ("running", "first\n")
         assert handle["statusMessage"].startswith("running, ")
+
+
+async def test_a_handle_is_good_whatever_session_its_task_is_in(rig: Rig) -> None:
+    async with rig.client(session="usual") as client:
+        task_id = (await run(client, "sleep 600", session="another"))["taskId"]
+        assert (await ask(client, "tasks/get", taskId=task_id))["status"] == "working"
+        async with listening(rig, [task_id], session="usual") as listener:
+            assert listener.agreed == {"taskIds": [task_id]}
+            await ask(client, "tasks/cancel", taskId=task_id)
+            await until_told(listener, "cancelled")
 
 
 async def test_a_command_that_ends_in_time_is_answered_with_its_result(rig: Rig) -> None:
@@ -270,17 +282,25 @@ def fake_client(service: FakeService) -> Client:
     return Client(server, extensions=[TaskHandles()])
 
 
-def broken(request: Any) -> dict[str, Any]:
+UNREADABLE = StoreUnavailable("the store cannot be read", "free some space")
+
+
+def broken(error: Exception, request: Any) -> dict[str, Any]:
     if isinstance(request, RunCommand):
         return VIEW
-    raise StoreUnavailable("the store cannot be read", "free some space")
+    raise error
 
 
-async def test_a_task_that_cannot_be_told_as_a_handle_is_told_as_by_the_tool() -> None:
-    async with fake_client(FakeService(answer=broken)) as client:
+@pytest.mark.parametrize("error", [UNREADABLE, ZeroDivisionError()])
+async def test_a_task_that_cannot_be_told_as_a_handle_is_told_as_by_the_tool(error: Exception) -> None:
+    async with fake_client(FakeService(answer=partial(broken, error))) as client:
         answer = await call(client, "run_command", command="sleep 600")
         assert isinstance(answer, types.CallToolResult)
         assert answer.structured_content == VIEW
+
+
+async def test_a_store_that_cannot_be_read_is_told_with_its_hint() -> None:
+    async with fake_client(FakeService(answer=partial(broken, UNREADABLE))) as client:
         error = await refused(client, "tasks/get", taskId=UNKNOWN)
     assert (error.code, error.message) == (types.INTERNAL_ERROR, "the store cannot be read")
     assert error.data == {"code": "store_unavailable", "hint": "free some space"}
@@ -317,10 +337,14 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(rig: Rig, task_ids: list[str], owner: str | None = None) -> AsyncIterator[Listener]:
+async def listening(
+    rig: Rig, task_ids: list[str], owner: str | None = None, session: str | None = None
+) -> AsyncIterator[Listener]:
     listener = Listener()
     async with (
-        rig.client(owner, hear=listener.hear, message_handler=listener.acknowledge) as client,
+        rig.client(
+            owner, session=session, hear=listener.hear, message_handler=listener.acknowledge
+        ) as client,
         anyio.create_task_group() as group,
     ):
         group.start_soon(partial(ask, client, "subscriptions/listen", notifications={"taskIds": task_ids}))

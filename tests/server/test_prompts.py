@@ -127,6 +127,12 @@ async def test_ids_are_completed_by_their_beginning_and_by_label(front: Front, c
     assert (await _completed(client, "task_id", "", session="build")).values == [elsewhere]
 
 
+async def test_a_session_that_is_no_name_is_a_wrong_parameter(client: Client) -> None:
+    with pytest.raises(MCPError) as caught:
+        await _completed(client, "task_id", "", session="../x")
+    assert caught.value.code == types.INVALID_PARAMS
+
+
 async def test_no_more_than_a_hundred_are_told(front: Front, client: Client) -> None:
     for _ in range(101):
         await front.agent.run(["true"], wait_ms=0)
