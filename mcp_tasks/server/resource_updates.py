@@ -2,117 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 
-from mcp_tasks.errors import InvalidArgument, TaskNotFound
+from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TaskNotFound
 from mcp_tasks.output import Cursor
 from mcp_tasks.requests import PollTask
 from mcp_tasks.server.task_uris import TaskUri
-from mcp_tasks.service import Caller, Service
+from mcp_tasks.service import Caller, Service, View
 
-__all__ = ["heard_of", "tell_list_changes", "tell_updates"]
+__all__ = ["heard_of", "members_of", "tell_list_changes", "tell_updates"]
 
 _MOST: Final = 1_000
 """Resources that one subscriber hears of."""
 
 _FINAL: Final = frozenset({"completed", "failed", "cancelled", "lost"})
-_PAUSE_S: Final = 1.0
+_PAUSE_MS: Final = 1_000
 """Output that grows all the time is told of so often."""
 
+_TROUBLE_S: Final = 1.0
 
-async def heard_of(service: Service, caller: Caller, uris: Iterable[str]) -> tuple[str, ...]:
-    """Those of `uris` that the caller can hear of. Raises InvalidArgument for too many."""
+_log = logging.getLogger(__name__)
+
+_Tell = Callable[[str], Awaitable[None]]
+_Members = tuple[str | None, int]
+
+
+async def heard_of(service: Service, caller: Caller, uris: Iterable[str]) -> dict[str, View]:
+    """Those of `uris` that the caller can hear of, each with its task as it is now.
+
+    What has changed since is told: look before a subscriber is answered, and nothing is lost in between.
+
+    Raises:
+        InvalidArgument: There are too many.
+    """
     wanted = tuple(dict.fromkeys(uris))
     if len(wanted) > _MOST:
         raise InvalidArgument(
             f"{len(wanted)} resources are more than one subscription can have",
             f"at most {_MOST}: listen to the list of resources instead",
         )
-    return tuple([uri for uri in wanted if await _exists(service, caller, uri)])
+    found = {}
+    for uri in wanted:
+        with suppress(InvalidArgument, TaskNotFound):
+            request = PollTask(task_id=TaskUri.parse(uri).task_id, show="none")
+            found[uri] = await service.poll_task(caller, request)
+    return found
 
 
-async def _exists(service: Service, caller: Caller, uri: str) -> bool:
-    with suppress(InvalidArgument, TaskNotFound):
-        await service.poll_task(caller, PollTask(task_id=TaskUri.parse(uri).task_id, show="none"))
-        return True
-    return False
-
-
-async def tell_updates(
-    service: Service, caller: Caller, uris: Collection[str], tell: Callable[[str], Awaitable[None]]
-) -> None:
-    """Tell of each change of these resources, until their tasks are final.
+async def tell_updates(service: Service, caller: Caller, known: Mapping[str, View], tell: _Tell) -> None:
+    """Tell of each change of resources, until their tasks are final.
 
     One that is final already is told of at once: it may have ended after the subscriber looked at it.
+    `known` is what `heard_of` has found.
 
     Raises:
         TasksError: The caller may not see them, any more.
     """
     records: dict[str, list[str]] = {}
     async with anyio.create_task_group() as group:
-        for uri in uris:
+        for uri, view in known.items():
             task = TaskUri.parse(uri)
             if task.stream is None:
                 records.setdefault(task.task_id, []).append(uri)
             else:
-                group.start_soon(_tell_growth, service, caller, uri, tell)
+                group.start_soon(_tell_growth, service, caller, uri, view, tell)
         if records:
-            group.start_soon(_tell_states, service, caller, records, tell)
+            states = {task_id: known[uris[0]]["state"] for task_id, uris in records.items()}
+            group.start_soon(_tell_states, service, caller, records, states, tell)
 
 
 async def _tell_states(
     service: Service,
     caller: Caller,
-    records: dict[str, list[str]],
-    tell: Callable[[str], Awaitable[None]],
+    records: Mapping[str, list[str]],
+    states: dict[str, str],
+    tell: _Tell,
 ) -> None:
-    seen: set[str] = set()
+    """Tell of each state but those that are known; each is forgotten once it has been seen again."""
     async with aclosing(service.watch(caller, list(records))) as views:
         async for view in views:
-            task_id = view["task_id"]
-            if task_id in seen or view["state"] in _FINAL:
+            task_id, state = view["task_id"], view["state"]
+            if states.pop(task_id, None) != state or state in _FINAL:
                 for uri in records[task_id]:
                     await tell(uri)
-            seen.add(task_id)
 
 
-async def _tell_growth(
-    service: Service, caller: Caller, uri: str, tell: Callable[[str], Awaitable[None]]
-) -> None:
+async def _tell_growth(service: Service, caller: Caller, uri: str, view: View, tell: _Tell) -> None:
     """Tell that there is more output, and that it is complete."""
     task = TaskUri.parse(uri)
-    cursor: str | None = None
-    known = -1
+    size = f"{task.stream}_bytes"
+    pause = PollTask(task_id=task.task_id, until="exit", wait_ms=_PAUSE_MS, show="none")
     with suppress(TaskNotFound):  # it was cleared, and will not change any more
-        while True:
-            until: Literal["output"] | None = None if cursor is None else "output"
-            request = PollTask(task_id=task.task_id, cursor=cursor, until=until, show="none")
-            view = await service.poll_task(caller, request)
-            size, is_final = view[f"{task.stream}_bytes"], view["state"] in _FINAL
-            if is_final or -1 < known != size:
-                await tell(uri)
-            if is_final:
-                return
-            if known not in (-1, size):
-                await anyio.sleep(_PAUSE_S)
-            known = size
+        while view["state"] not in _FINAL:
             run = Cursor.parse(view["next_cursor"]).run
             cursor = Cursor(run, view["stdout_bytes"], view["stderr_bytes"]).encode()
+            request = PollTask(task_id=task.task_id, cursor=cursor, until="output", show="none")
+            try:
+                known, view = view, await service.poll_task(caller, request)
+                if view["state"] in _FINAL:
+                    break
+                if view[size] != known[size] or Cursor.parse(view["next_cursor"]).run != run:
+                    await tell(uri)
+                await service.poll_task(caller, pause)  # also where it is the other stream that grows
+            except StoreUnavailable as error:
+                _log.warning("output cannot be watched now: %s", error)
+                await anyio.sleep(_TROUBLE_S)
+        await tell(uri)
 
 
-async def tell_list_changes(service: Service, caller: Caller, tell: Callable[[], Awaitable[None]]) -> None:
+async def members_of(service: Service, caller: Caller) -> _Members:
+    """What tells the present list of the caller's session from any later one. Raises TasksError."""
+    async with aclosing(service.changes(caller)) as tallies:
+        return (await anext(tallies)).members
+
+
+async def tell_list_changes(
+    service: Service, caller: Caller, known: _Members, tell: Callable[[], Awaitable[None]]
+) -> None:
     """Tell each time that a task has come to the caller's session or has been cleared.
+
+    `known` is what `members_of` has told.
 
     Raises:
         TasksError: The caller may not see them, any more.
     """
-    members = None
     async with aclosing(service.changes(caller)) as tallies:
         async for tally in tallies:
-            if members not in (None, tally.members):
+            if tally.members != known:
+                known = tally.members
                 await tell()
-            members = tally.members

@@ -20,7 +20,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mcp_tasks.errors import TaskNotFound, TasksError
 from mcp_tasks.server.callers import Callers, Context
 from mcp_tasks.server.protocol_errors import told_as_protocol_errors
-from mcp_tasks.server.resource_updates import heard_of, tell_list_changes, tell_updates
+from mcp_tasks.server.resource_updates import heard_of, members_of, tell_list_changes, tell_updates
 from mcp_tasks.server.task_uris import TaskUri
 from mcp_tasks.service import Service
 
@@ -56,15 +56,14 @@ class StandingSubscriptions:
             MCPError: There is no such resource for the caller (-32602), or there are too many subscriptions.
         """
         with told_as_protocol_errors(context):
-            caller = self._callers.caller(context)
+            caller = self._callers.listener(context)
             task = TaskUri.parse(params.uri)
-            if not await heard_of(self._service, caller, [params.uri]):
+            known = await heard_of(self._service, caller, [params.uri])
+            if not known:
                 raise TaskNotFound(task.task_id)
             updated = context.session.send_resource_updated
             await self._stand(
-                context,
-                params.uri,
-                functools.partial(tell_updates, self._service, caller, [params.uri], updated),
+                context, params.uri, functools.partial(tell_updates, self._service, caller, known, updated)
             )
         return types.EmptyResult()
 
@@ -83,10 +82,10 @@ class StandingSubscriptions:
         async def listed(
             context: Context, params: types.PaginatedRequestParams | None
         ) -> types.ListResourcesResult:
-            result = await list_resources(context, params)
-            if context.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            if context.protocol_version not in MODERN_PROTOCOL_VERSIONS and _LIST not in _standing(context):
+                # Before the list is read: a task that comes meanwhile is told of.
                 await self._hear_of_list(context)
-            return result
+            return await list_resources(context, params)
 
         return listed
 
@@ -94,10 +93,12 @@ class StandingSubscriptions:
         async def changed() -> None:
             await context.session.send_notification(types.ResourceListChangedNotification())
 
-        caller = self._callers.caller(context)
         try:
+            with told_as_protocol_errors(context):
+                caller = self._callers.listener(context)
+                known = await members_of(self._service, caller)
             await self._stand(
-                context, _LIST, functools.partial(tell_list_changes, self._service, caller, changed)
+                context, _LIST, functools.partial(tell_list_changes, self._service, caller, known, changed)
             )
         except MCPError as error:
             _log.info("a client is not told of changes to the list: %s", error)

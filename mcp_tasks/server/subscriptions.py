@@ -22,7 +22,7 @@ from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_tasks.errors import TasksError
 from mcp_tasks.server.callers import Callers, Context
 from mcp_tasks.server.protocol_errors import told_as_protocol_errors
-from mcp_tasks.server.resource_updates import heard_of, tell_list_changes, tell_updates
+from mcp_tasks.server.resource_updates import heard_of, members_of, tell_list_changes, tell_updates
 from mcp_tasks.service import Caller, Service
 
 __all__ = ["Feed", "Subscriptions", "Tell"]
@@ -97,7 +97,7 @@ class Subscriptions:
             )
 
         with told_as_protocol_errors(context):
-            caller = self._callers.caller(context)
+            caller = self._callers.listener(context)
             with self._counted(caller) as ending:
                 await self._serve(context, caller, params.notifications, tell, ending)
         return types.SubscriptionsListenResult(_meta=meta)
@@ -110,7 +110,9 @@ class Subscriptions:
         tell: Tell,
         ending: anyio.Event,
     ) -> None:
-        resources = await heard_of(self._service, caller, wanted.resource_subscriptions or ())
+        service = self._service
+        resources = await heard_of(service, caller, wanted.resource_subscriptions or ())
+        members = await members_of(service, caller) if wanted.resources_list_changed else None
         extra = wanted.model_extra or {}
         fed = [
             (feed, await feed.agree(context, extra[feed.field]))
@@ -137,9 +139,9 @@ class Subscriptions:
         try:
             async with anyio.create_task_group() as group:
                 if resources:
-                    group.start_soon(tell_updates, self._service, caller, resources, updated)
-                if wanted.resources_list_changed:
-                    group.start_soon(tell_list_changes, self._service, caller, changed)
+                    group.start_soon(tell_updates, service, caller, resources, updated)
+                if members is not None:
+                    group.start_soon(tell_list_changes, service, caller, members, changed)
                 for feed, told in fed:
                     if told is not None:
                         group.start_soon(feed.tell, context, told, tell)
