@@ -22,9 +22,6 @@ __all__ = ["Resources"]
 
 _PAGE: Final = 50
 _LONGEST_NAME: Final = 80
-_CHARACTER: Final = 4
-"""The most bytes of one character in UTF-8."""
-
 _JSON: Final = "application/json"
 _TEXT: Final = "text/plain; charset=utf-8"
 _BYTES: Final = "application/octet-stream"
@@ -141,7 +138,7 @@ def _contents(uri: str, excerpt: Excerpt) -> types.TextResourceContents | types.
     except UnicodeDecodeError:
         text = None
     held = len(decoder.getstate()[0])
-    if text is not None and held and (not text or held >= _CHARACTER):
+    if text == "" and held and not at_end:
         text = None  # a limit of less than a character: its bytes, or nobody would ever get past it
     end = excerpt.offset + len(data) - (held if text is not None else 0)
     meta = {

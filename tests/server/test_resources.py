@@ -127,6 +127,20 @@ async def test_a_character_that_is_still_being_written_is_held_back(
     assert (await _text(client, f"task://{task_id}/stdout?offset=1")).text == "é"
 
 
+async def test_a_character_of_which_there_is_nothing_but_the_beginning_is_held_back_too(
+    front: Front, client: Client, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    task_id = await front.agent.start(f"printf '\\303'; cat {gate}; printf '\\251'")
+    await front.agent.poll(task_id, until="output", cursor="1-0-0", wait_ms=10_000)
+    contents = await _text(client, f"task://{task_id}/stdout")
+    assert (contents.text, (contents.meta or {})["mcp-tasks/next_offset"]) == ("", 0)
+    await anyio.to_thread.run_sync(gate.write_text, "")
+    await front.agent.ended(task_id)
+    assert (await _text(client, f"task://{task_id}/stdout?offset=0")).text == "é"
+
+
 @pytest.mark.parametrize(
     "uri",
     [
