@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_tasks.http.addresses import Names, is_loopback
 from mcp_tasks.http.credentials import Credentials, CredentialSettings
@@ -21,8 +23,15 @@ _WELL_KNOWN: Final = "/.well-known/"
 _STRANGERS_PER_SECOND: Final = 50
 """Requests of a peer that has shown no credential, or a wrong one."""
 
+_PROVED_S: Final = 5.0
+"""An event stream is open for hours; after so long its credential is looked at again."""
+
 _JSON: Final = "application/json"
-_EXPOSED: Final = ("Mcp-Session-Id", "Mcp-Protocol-Version", "WWW-Authenticate", "Retry-After", "Location")
+_EVENTS: Final = b"text/event-stream"
+_EXPOSED: Final = (
+    "Mcp-Session-Id", "Mcp-Protocol-Version", "WWW-Authenticate", "Retry-After", "Location", "Allow",
+    "Accept-Ranges", "Content-Range", "Mcp-Tasks-State", "Mcp-Tasks-Run", "Mcp-Tasks-Gap",
+)  # fmt: skip
 
 
 class GuardSettings(CredentialSettings, Protocol):
@@ -64,7 +73,7 @@ class Guard:
         if settings.allowed_origins:
             self._addressed = CORSMiddleware(
                 self._identify,
-                allow_origins=[each.removesuffix("/") for each in settings.allowed_origins],
+                allow_origin_regex=".*",  # the others have been refused
                 allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
                 allow_headers=("*",),
                 expose_headers=_EXPOSED,
@@ -102,12 +111,13 @@ class Guard:
     async def _identify(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["path"] == _HEALTH or scope["path"].startswith(_WELL_KNOWN):
-                await self._strangers.take(peer_of(scope))
+                # Not counted: an answer is as cheap as a refusal, and who floods the door from behind the
+                # same proxy must not make the server look ill.
                 app = self._open(scope)
             else:
                 scope = await self._with_user(scope)
                 receive = await self._with_body(scope, receive)
-                app = self._app
+                app, send = self._app, self._while_proved(scope, send)
         except Refused as refused:
             app = refused.refusal.response()
         await app(scope, receive, send)
@@ -119,14 +129,47 @@ class Guard:
         return self._app if told is None else JSONResponse(told, headers={"Cache-Control": "max-age=300"})
 
     async def _with_user(self, scope: Scope) -> Scope:
-        given = _raw_values(scope, b"authorization")
         try:
-            user = await self._credentials.user(given[0] if len(given) == 1 else None, self._challenge(scope))
+            user = await self._user(scope)
         except Refused:
             await self._strangers.take(peer_of(scope))
             raise
         await self._rates.take(user.access_token.subject or "")
         return {**scope, "user": user}
+
+    async def _user(self, scope: Scope) -> AuthenticatedUser:
+        given = _raw_values(scope, b"authorization")
+        return await self._credentials.user(given[0] if len(given) == 1 else None, self._challenge(scope))
+
+    def _while_proved(self, scope: Scope, send: Send) -> Send:
+        """What ends an event stream once its credential has been replaced or has run out."""
+        proved_at = time.monotonic()
+        streams = is_over = False
+
+        async def proved(message: Message) -> None:
+            nonlocal proved_at, streams, is_over
+            if message["type"] == "http.response.start":
+                streams = any(
+                    name.lower() == b"content-type" and value.startswith(_EVENTS)
+                    for name, value in message["headers"]
+                )
+            elif streams and time.monotonic() - proved_at > _PROVED_S:
+                proved_at = time.monotonic()
+                if not is_over and not await self._is_proved(scope):
+                    is_over = True
+                    # Whoever streams learns from `receive` that nobody is there any more.
+                    await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if not is_over:
+                await send(message)
+
+        return proved
+
+    async def _is_proved(self, scope: Scope) -> bool:
+        try:
+            await self._user(scope)
+        except Refused as refused:
+            return refused.refusal.status == 503  # nobody can tell now
+        return True
 
     def _challenge(self, scope: Scope) -> str:
         resource = self._credentials.resource

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import anyio
 import anyio.to_thread
@@ -214,7 +214,7 @@ class Resource:
     def metadata_url(self, base: str, path: str) -> str:
         """Where the metadata of a path are."""
         if self.url is None:
-            return base + _WELL_KNOWN + path
+            return base + _WELL_KNOWN + quote(path)  # it goes into a header, and anybody chooses it
         parts = urlsplit(self.url)
         return urlunsplit((parts.scheme, parts.netloc, _WELL_KNOWN + parts.path.rstrip("/"), "", ""))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from pydantic import SecretStr
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_tasks.errors import PolicyDenied
+from mcp_tasks.http import guard as guarding
 from mcp_tasks.http import limits
 from mcp_tasks.http.credentials import refuse_open_door
 from mcp_tasks.http.guard import Guard
 from mcp_tasks.http.limits import Rates, peer_of
 from mcp_tasks.http.principals import Principal, principal_of
 from mcp_tasks.http.refusals import Refused
+from mcp_tasks.http.token import TokenFile
 from tests.http.server_process import TOKEN
 
 HOST = (b"host", b"localhost:8377")
@@ -195,6 +197,9 @@ async def test_health_needs_no_token_but_a_name_that_is_known(path: str) -> None
     assert (await ask(guard, HOST, method="GET", path=path)).status == 204
     assert inside.principals == []
     assert (await ask(guard, (b"host", b"evil.example"), method="GET", path=path)).status == 421
+    strangers = {(await ask(guard, HOST)).status for _ in range(300)}
+    assert strangers == {401, 429}
+    assert (await ask(guard, HOST, method="GET", path=path)).status == 204
 
 
 @pytest.mark.parametrize(
@@ -221,9 +226,51 @@ async def test_what_is_no_http_is_closed_and_the_lifespan_goes_through() -> None
     assert len(inside.rest) == 1
 
 
+@pytest.mark.parametrize("path", ["/a\r\nX-Evil: 1", "/€", '/a"b', "/\0", "/\ufffd"])
+async def test_a_path_that_no_header_takes_is_refused_as_any_other(path: str) -> None:
+    settings = Settings(oauth_issuer="https://issuer.example", oauth_audience="api://tasks")
+    answer = await ask(Guard(Inside(), settings), HOST, method="GET", path=path, raw_path=b"/")
+    assert answer.status == 401
+    told = answer.headers["www-authenticate"]
+    assert told.isascii()
+    assert told.isprintable()
+    assert told.count('"') == 6
+
+
+class Streaming:
+    """Behind the guard, something that sends, does something, and sends on."""
+
+    def __init__(self, kind: bytes, between: Callable[[], object]) -> None:
+        self._kind = kind
+        self._between = between
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", self._kind)]})
+        await send({"type": "http.response.body", "body": b"one ", "more_body": True})
+        self._between()
+        await send({"type": "http.response.body", "body": b"two ", "more_body": True})
+        await send({"type": "http.response.body", "body": b"three"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "heard"), [(b"text/event-stream; charset=utf-8", b"one "), (b"text/plain", b"one two three")]
+)
+async def test_an_event_stream_ends_with_the_token_by_which_it_was_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes, heard: bytes
+) -> None:
+    monkeypatch.setattr(guarding, "_PROVED_S", -1.0)
+    file = TokenFile(tmp_path / "state")
+    settings = Settings(token=None, dir=tmp_path / "state")
+    bearer = (b"authorization", f"Bearer {file.show()}".encode())
+    assert (await ask(Guard(Streaming(kind, file.replace), settings), HOST, bearer)).body == heard
+    bearer = (b"authorization", f"Bearer {file.replace()}".encode())
+    whole = Guard(Streaming(kind, lambda: None), settings)
+    assert (await ask(whole, HOST, bearer)).body == b"one two three"
+
+
 async def test_pages_of_an_allowed_origin_may_ask_first_and_read_the_answer() -> None:
     inside = Inside()
-    guard = Guard(inside, Settings(allowed_origins=("https://app.example.com/",)))
+    guard = Guard(inside, Settings(allowed_origins=("https://App.example.com:443/",)))
     app, other = (b"origin", b"https://app.example.com"), (b"origin", b"https://other.example.com")
     wish = (
         (b"access-control-request-method", b"POST"),
@@ -240,7 +287,9 @@ async def test_pages_of_an_allowed_origin_may_ask_first_and_read_the_answer() ->
         401,
         "https://app.example.com",
     )
-    assert (await ask(guard, HOST, app, cross, BEARER)).status == 204
+    taken = await ask(guard, HOST, app, cross, BEARER)
+    assert (taken.status, taken.headers["access-control-allow-origin"]) == (204, "https://app.example.com")
+    assert "Content-Range" in taken.headers["access-control-expose-headers"]
     assert (await ask(guard, HOST, other, cross, *wish, method="OPTIONS")).status == 403
     assert (await ask(Guard(inside, Settings()), HOST, app, *wish, method="OPTIONS")).status == 403
 
