@@ -66,7 +66,7 @@ class Metrics:
         self._counted_at = float("-inf")
         service.observe(self._observe_call)
 
-    def observe(self, operation: str, status: int, seconds: float) -> None:  # noqa: ARG002 - see Observe
+    def observe(self, operation: str, seconds: float) -> None:
         """Take note of an answer of the HTTP API."""
         self._api.labels(operation).observe(seconds)
 

@@ -24,8 +24,8 @@ from mcp_tasks.service import Service
 
 __all__ = ["Observe", "build_api", "unrouted"]
 
-Observe = Callable[[str, int, float], None]
-"""Told of each answer: operation, status, seconds."""
+Observe = Callable[[str, float], None]
+"""Told of each answer: operation, seconds."""
 
 
 def build_api(service: Service, settings: ApiSettings, observe: Observe) -> Starlette:
@@ -37,9 +37,12 @@ def build_api(service: Service, settings: ApiSettings, observe: Observe) -> Star
         Route(path, _Endpoint(service, settings, rows.values(), observe).answer, methods=list(rows))
         for path, rows in by_path.items()
     ]
-    return Starlette(
+    app = Starlette(
         routes=[Route("/openapi.json", _describe), *routes], exception_handlers={HTTPException: unrouted}
     )
+    # To a client of a proxy that has TLS it would name an address without.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Endpoint:
@@ -59,8 +62,8 @@ class _Endpoint:
         row = next(row for row in self._rows.values() if row.method == method)
         began = time.monotonic()
         response = await _translated(row.name, lambda: self._carried_out(http, row))
-        self._observe(row.name, response.status_code, time.monotonic() - began)
-        return response
+        self._observe(row.name, time.monotonic() - began)
+        return _headers_of(response) if http.method == "HEAD" else response
 
     async def _carried_out(self, http: HttpRequest, row: Operation) -> Response:
         request = await read_request(http, row)
@@ -78,6 +81,13 @@ class _Endpoint:
         if row.place:
             headers["location"] = http.scope["root_path"] + row.place.format_map(answer)
         return json_answer(answer, status, headers)
+
+
+def _headers_of(response: Response) -> Response:
+    """The answer to HEAD: nothing is read of what a body would have been."""
+    headers = Response(status_code=response.status_code)
+    headers.raw_headers = response.raw_headers
+    return headers
 
 
 def _of_service(name: str) -> Handler:

@@ -29,9 +29,6 @@ from mcp_tasks.service import Caller, Piece, Service
 __all__ = ["follow_task", "watch_session"]
 
 _PING_S: Final = 15
-_SEND_S: Final = 30.0
-"""A client that takes nothing for so long is cut; it comes back by the id of its last event."""
-
 _END: Final = "end"
 _FINAL: Final = frozenset({"completed", "failed", "cancelled", "lost"})
 
@@ -193,9 +190,7 @@ def _events(feed: Callable[[_Channel], Awaitable[None]]) -> Response:
             async for event in receiving:
                 yield event
 
-    return EventSourceResponse(
-        taken(), ping=_PING_S, sep="\n", send_timeout=_SEND_S, data_sender_callable=feed_and_close
-    )
+    return EventSourceResponse(taken(), ping=_PING_S, sep="\n", data_sender_callable=feed_and_close)
 
 
 def _problem(error: BaseException) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from mcp_tasks.clock import rfc3339
-from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.errors import InvalidArgument, TaskNotFound
 from mcp_tasks.requests import ListTasks
 from mcp_tasks.service import Caller, Service
 
@@ -99,9 +99,10 @@ class SessionWatch:
                 return
 
     async def _watch(self, task_id: str, tell: Tell) -> None:
-        async with aclosing(self._service.watch(self._caller, [task_id])) as views:
-            async for view in views:
-                await tell("task", view, None)
+        with suppress(TaskNotFound):  # cleared since it was listed
+            async with aclosing(self._service.watch(self._caller, [task_id])) as views:
+                async for view in views:
+                    await tell("task", view, None)
 
     def _remember(self, task_id: str) -> None:
         self._told[task_id] = None

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx2
 
+from mcp_tasks.app import open_service
+from mcp_tasks.http.api.watched import SessionWatch
+from mcp_tasks.requests import ClearTask, RunCommand
+from mcp_tasks.service import Caller
+from mcp_tasks.settings import Settings
 from tests.http.api.asking import Event, events, given, refused, started
 from tests.http.server_process import running_server
 
@@ -119,6 +126,29 @@ async def test_a_task_that_is_removed_ends_its_stream_with_a_problem_or_an_end(t
                 heard = [event async for event in stream]
     assert heard[-1].event in {"end", "problem"}
     assert "Traceback" not in server.log.read_text()
+
+
+async def test_a_task_that_is_removed_ends_no_stream_of_its_session(tmp_path: Path) -> None:
+    caller = Caller("anna", "default", named=True)
+    async with open_service(Settings(dir=tmp_path / "state"), warm=False) as service:
+        old = await service.run_command(caller, RunCommand(command="true", wait_ms=20_000))
+        new = await service.run_command(caller, RunCommand(command="sleep 60", wait_ms=0))
+        told: list[str] = []
+
+        async def tell(event: str, data: Mapping[str, Any], _: str | None) -> None:
+            if event == "task" and not told:
+                # The other is removed between being listed and being watched.
+                await service.clear_task(caller, ClearTask(task_id=new["task_id"], cancel=True))
+            told.append(data["task_id"] if event == "task" else event)
+            if event == "tasks" and data["counts"] == {"completed": 1}:
+                group.cancel_scope.cancel()
+
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as group:
+                watch = SessionWatch(service, caller, "2000-01-01T00:00:00.000Z")
+                group.start_soon(watch.tell, tell)
+    assert told[0] == old["task_id"]
+    assert set(told[1:]) == {"tasks"}
 
 
 async def test_a_client_that_goes_away_leaves_nothing_in_the_log(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import anyio
 import httpx2
 import pytest
 
 from tests.http.api.asking import given, refused, started
-from tests.http.server_process import HttpServer
+from tests.http.server_process import HttpServer, running_server
 
 
 async def test_a_task_is_started_looked_at_read_and_removed(api: httpx2.AsyncClient) -> None:
@@ -124,6 +127,42 @@ async def test_a_gap_in_the_output_is_told_and_no_range_crosses_it(api: httpx2.A
     assert inside.content == whole.content[start:]
 
 
+async def test_output_that_goes_while_it_is_sent_is_cut_off(tmp_path: Path) -> None:
+    with running_server(tmp_path / "state") as server, anyio.fail_after(60):
+        async with server.http() as api:
+            command = "head -c 200000000 /dev/zero"
+            for fields in ({}, {"max_output_bytes": 100_000_000, "on_output_limit": "keep_tail"}):
+                task_id = await started(api, command, **fields)
+                async with api.stream("GET", f"/api/tasks/{task_id}/stdout") as response:
+                    length = int(response.headers["content-length"])
+                    assert length == 200_000_000 or response.headers["mcp-tasks-gap"]
+                    pieces = response.aiter_raw()
+                    await anext(pieces)
+                    given(await api.delete(f"/api/tasks/{task_id}"))
+                    with pytest.raises(httpx2.RemoteProtocolError):
+                        [_ async for _ in pieces]
+        log = server.log.read_text()
+    assert log.count("cut off an answer") == 2
+    assert "Traceback" not in log
+
+
+async def test_only_to_be_told_the_size_of_output_reads_none_of_it(tmp_path: Path) -> None:
+    with running_server(tmp_path / "state") as server:
+        async with server.http() as api:
+            task_id = await started(api, "head -c 100000000 /dev/zero")
+            before = _read_by(server.process.pid)
+            head = await api.head(f"/api/tasks/{task_id}/stdout")
+            assert head.headers["content-length"] == "100000000"
+            given(await api.get("/api/server"))  # on the same connection, so after whatever was done before
+            assert _read_by(server.process.pid) - before < 10_000_000
+
+
+def _read_by(pid: int) -> int:
+    """Bytes that a process has read so far."""
+    counted = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(counted["rchar"])
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
@@ -178,7 +217,8 @@ async def test_a_query_is_typed_loosely_and_refused_by_name(api: httpx2.AsyncCli
 
 
 async def test_what_is_not_there_is_a_problem(api: httpx2.AsyncClient) -> None:
-    refused(await api.get("/api/nothing"), 404, "not_found")
+    for path in ("/api/nothing", "/api/tasks/"):
+        refused(await api.get(path), 404, "not_found")
     other = await api.put("/api/tasks", json={})
     refused(other, 405, "method_not_allowed")
     assert set(other.headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
