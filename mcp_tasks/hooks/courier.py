@@ -233,10 +233,10 @@ class Courier:
             what = "was told"
         self._unwritten[armed.key.task_id] = tried
         with anyio.CancelScope(shield=True):  # what has been done is written down, though the server ends
-            await anyio.to_thread.run_sync(self._outbox.write, armed.with_notice(tried))
-            del self._unwritten[armed.key.task_id]
             if tried.next_at is None or tried.attempts == 1:
                 await anyio.to_thread.run_sync(self._note, armed, hook, tried, what)
+            await anyio.to_thread.run_sync(self._outbox.write, armed.with_notice(tried))
+            del self._unwritten[armed.key.task_id]
 
     async def _carry(self, armed: Armed, hook: Hook, telling: Telling) -> None:
         from mcp_tasks.hooks import programs

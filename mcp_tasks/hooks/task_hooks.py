@@ -15,12 +15,12 @@ import anyio.to_thread
 
 from mcp_tasks.errors import TasksError
 from mcp_tasks.hooks.outbox import Outbox
-from mcp_tasks.hooks.pace import Pace
 from mcp_tasks.hooks.surroundings import Surroundings
 from mcp_tasks.models import Hook, Task, TaskKey
 
 if TYPE_CHECKING:
     from mcp_tasks.hooks.courier import Courier
+    from mcp_tasks.hooks.pace import Pace
 
 __all__ = ["TaskHooks"]
 
@@ -47,7 +47,7 @@ class TaskHooks:
         self._outbox = outbox
         self._around = surroundings
         self._secret = secret
-        self._pace = pace or Pace()
+        self._pace = pace
         self._urgent: set[str] = set()
         self._bell: int | None = None
         self._guard = threading.Lock()
@@ -132,8 +132,9 @@ class TaskHooks:
 
     def _courier(self, group: anyio.abc.TaskGroup) -> Courier:
         from mcp_tasks.hooks.courier import Courier  # costs start-up time
+        from mcp_tasks.hooks.pace import Pace
 
-        return Courier(self._outbox, self._around, group, ring=self._ring, pace=self._pace)
+        return Courier(self._outbox, self._around, group, ring=self._ring, pace=self._pace or Pace())
 
     def _armed(self) -> Mapping[str, bool]:
         try:

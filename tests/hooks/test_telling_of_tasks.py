@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_tasks.errors import InvalidArgument, KeyConflict, NotSupported, PolicyDenied
+from mcp_tasks.errors import InvalidArgument, KeyConflict, NotSupported, PolicyDenied, StoreUnavailable
+from mcp_tasks.hooks import TaskHooks
+from mcp_tasks.hooks.armed import Armed
 from mcp_tasks.requests import PlanStep, RunPlan
+from mcp_tasks.stores.disk import durable
 from tests.hooks.receiver import Receiver
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
@@ -251,3 +256,75 @@ async def test_a_hook_that_is_not_well_formed_is_refused_without_being_repeated(
         await agent.run("true", hooks=[hook])
     assert "exa mple" not in str(refused.value)
     assert (await agent.list())["tasks"] == []
+
+
+async def test_a_task_that_ended_unseen_has_its_end_in_the_journal_when_it_is_cleared(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The background task that writes ends down is late.
+    monkeypatch.setattr("mcp_tasks.keeping._SETTLE_S", 60.0)
+    one, *others = [(await agent.run("exit 3"))["task_id"] for _ in range(3)]
+    await agent.clear(one)
+    assert (await agent.clear(all_finished=True))["cleared"]
+    journal = agent.service._desk.journal
+    journal.flush()
+    entries = journal.read(agent.caller.session_key, role="event", limit=100)
+    ends = [entry.task_id for entry in entries if entry.data.get("event") == "task_ended"]
+    assert sorted(ends) == sorted([one, *others])
+
+
+async def test_on_a_full_disk_a_task_that_ended_unseen_is_cleared_all_the_same(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_tasks.keeping._SETTLE_S", 60.0)
+    task_id = (await agent.run("true"))["task_id"]
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(durable, "_write_temporary", full)
+        assert (await agent.clear(task_id))["cleared"] == [task_id]
+    assert (await agent.list())["tasks"] == []
+
+
+async def test_a_session_that_is_deleted_is_told_of_all_the_same(agent: Agent, receiver: Receiver) -> None:
+    receiver.held.clear()
+    hooks = [{"webhook": receiver.url}]
+    other = agent.of("other")
+    ids = {await other.start("sleep 60", hooks=hooks) for _ in range(3)}
+    await other.service.delete_session(other.caller, force=True)
+    receiver.held.set()
+    told = {got.told["data"]["task_id"]: got.told["data"]["state"] for got in await receiver.has(3)}
+    assert told == dict.fromkeys(ids, "cancelled")
+    await is_empty(agent)
+
+
+async def test_what_was_told_on_a_disk_that_is_full_is_not_told_again(
+    tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In memory there is no steward, who would tell it once more: he cannot know.
+    monkeypatch.setattr("mcp_tasks.hooks.courier._TROUBLE_MS", 100)
+    async with open_agent(tmp_path / "state", store="memory") as agent:
+        hooks = agent.service._desk.hooks
+        assert isinstance(hooks, TaskHooks)
+        receiver.held.clear()
+        await agent.run("true", hooks=[{"webhook": receiver.url}])
+        await receiver.has()
+        tries: list[str] = []
+
+        def refuses(armed: Armed) -> None:
+            tries.append(armed.key.task_id)
+            raise StoreUnavailable("the disk is full")
+
+        with monkeypatch.context() as full:
+            full.setattr(hooks._outbox, "write", refuses)
+            receiver.held.set()
+
+            async def several() -> bool:
+                return len(tries) >= 4
+
+            await eventually(several, "it was tried to write it down several times")
+        await is_empty(agent)
+        assert len(receiver.got) == 1
+        assert [entry["event"] for entry in told_in_journal(agent)] == ["hook_told"]

@@ -100,6 +100,7 @@ class SessionEnds:
             raise TaskNotFinished(
                 _named(alive, "processes running in the background"), "force: true ends them first"
             )
+        self._keep_ends(key)
         freed = desk.store.delete_session(key)
         desk.journal.flush()  # or what was noted just before would come after
         messages = desk.journal.delete(key)
@@ -108,9 +109,18 @@ class SessionEnds:
 
     def _archive(self, caller: Caller, extra: View) -> View:
         view = self._sessions.info(caller, **extra)
+        self._keep_ends(caller.session_key)
         archive = self._desk.archives.archive(caller.session_key, at=self._desk.clock.now_ms())
         self._desk.records.audit(caller.session_key, "archived", caller.by, archive=archive.name)
         return {**view, "state": "archived", "archive": archive.name}
+
+    def _keep_ends(self, key: SessionKey) -> None:
+        """Who wrote an end down may have been killed before it was kept for the hooks of its task."""
+        if not self._desk.hooks.waiting():
+            return  # for nearly every session, and there may be many tasks
+        for task in self._desk.store.tasks(key):
+            if task.is_final:
+                self._desk.hooks.ended(task)
 
     def _unfinished(self, key: SessionKey) -> list[TaskKey]:
         return [

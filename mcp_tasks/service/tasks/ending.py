@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable
 
 import anyio
 
-from mcp_tasks.errors import TaskNotFinished, TaskNotFound, TasksError
+from mcp_tasks.errors import StoreUnavailable, TaskNotFinished, TaskNotFound, TasksError
 from mcp_tasks.models import Pending, Task, TaskKey
 from mcp_tasks.reconcile import Sight
 from mcp_tasks.requests import CancelTask, ClearTask
@@ -17,6 +18,8 @@ from mcp_tasks.views import fitting
 from mcp_tasks.waiting import Condition
 
 __all__ = ["Ending", "clear_finished"]
+
+log = logging.getLogger(__name__)
 
 _GRACE_MS = 5_000
 _SHOWN_BYTES = 2_048
@@ -112,7 +115,8 @@ class Ending:
         return await self._desk.blocking(self._clear_one, key)
 
     def _clear_one(self, key: TaskKey) -> View:
-        task = self._desk.reconciler.look(key).task
+        sight = self._desk.reconciler.look(key)
+        task = sight.task
         hint = "cancel_task or cancel: true ends it first"
         if not task.is_final:
             raise TaskNotFinished(f"task {key.task_id} is {task.state_name}", hint)
@@ -123,8 +127,23 @@ class Ending:
             )
         if _has_left_something(self._desk, task, self._desk.executor.survived):
             raise TaskNotFinished(f"task {key.task_id} has processes running in the background", hint)
-        self._desk.hooks.ended(task)  # which may not have been written down yet
+        _write_end(self._desk, sight)
         return {"cleared": [key.task_id], "freed_bytes": self._desk.store.delete(key)}
+
+
+def _write_end(desk: Desk, sight: Sight) -> None:
+    """Have the end of a task in the journal, and kept for its hooks, before its record is gone. Blocking.
+
+    Raises TaskNotFound where somebody else has cleared it meanwhile.
+    """
+    task = sight.task
+    if sight.seen is not None:  # the record does not say so yet
+        try:
+            task = desk.reconciler.settle(task.key)
+        except StoreUnavailable as error:
+            # The disk is full, perhaps, and it is cleared for that very reason.
+            log.warning("task %s is cleared before its end was written down: %s", task.key.task_id, error)
+    desk.hooks.ended(task)  # who wrote it down may have been killed since
 
 
 def _has_left_something(desk: Desk, task: Task, survived: Callable[[], frozenset[str]]) -> bool:
@@ -164,8 +183,8 @@ def clear_finished(desk: Desk, caller: Caller, request: ClearTask, but: TaskKey 
         if _has_left_something(desk, task, survived):
             kept += 1
             continue
-        desk.hooks.ended(task)
         try:
+            _write_end(desk, sight)
             freed += desk.store.delete(task.key)
         except TaskNotFound:
             continue
