@@ -7,6 +7,7 @@ a descriptor and memory, so both are bounded here, beneath every route.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import Any, ClassVar, Final
 
@@ -15,15 +16,17 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from mcp_tasks.api.problems import problem
+
 __all__ = ["Connection"]
 
 _LOOKS: Final = 6
 """How often it is looked whether a client reads, within the time that it has."""
 
+_PROBLEM: Final = json.dumps(problem(503, "too many connections", "close those that are not used")).encode()
 _FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n"
-    b"connection: close\r\ncontent-length: 48\r\n\r\n"
-    b'{"title": "too many connections", "status": 503}'
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_PROBLEM), _PROBLEM)
 )
 
 _log = logging.getLogger(__name__)

@@ -10,8 +10,9 @@ from typing import Final
 
 import anyio
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcp_tasks.http.refusals import Refusal
 
 __all__ = ["Ending"]
 
@@ -111,10 +112,5 @@ class Ending:
 
 
 async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
-    problem = JSONResponse(
-        {"title": "the server is ending", "status": 503},
-        503,
-        {"retry-after": "1", "connection": "close"},
-        "application/problem+json",
-    )
-    await problem(scope, receive, send)
+    refusal = Refusal(503, "the server is ending", "ask the next one; tasks live on", {"Retry-After": "1"})
+    await refusal.response()(scope, receive, send)

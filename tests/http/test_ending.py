@@ -180,7 +180,7 @@ async def test_an_answer_that_is_on_its_way_is_given_and_nothing_more_is_taken()
         group.start_soon(end)
         await asyncio.sleep(0)
         refused = await http.get("/")
-        assert (refused.status_code, refused.json()["title"]) == (503, "the server is ending")
+        assert (refused.status_code, refused.json()["detail"]) == (503, "the server is ending")
         may_answer.set()
     assert got[0].text == "here it is"
 

@@ -17,6 +17,7 @@ from mcp_tasks.service import Service
 from mcp_tasks.settings import Settings
 from tests.http.api.asking import given, refused, started
 from tests.http.server_process import running_server
+from tests.waiting import eventually
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:
@@ -35,6 +36,11 @@ async def test_the_figures_count_tasks_sessions_queue_answers_and_times(tmp_path
             refused(await api.get("/api/tasks/none"), 404, "task_not_found")
             running = await started(api, "sleep 60", wait_ms=0)
             waiting = await started(api, "sleep 60", wait_ms=0)
+
+            async def recorded() -> bool:
+                return bool(given(await api.get("/api/tasks"))["counts"].get("completed"))
+
+            await eventually(recorded, "the end is on record")
             response = await api.get("/metrics")
             given(await api.post("/api/tasks/cancel", json={"task_ids": [waiting, running]}))
     assert response.headers["content-type"].startswith("text/plain")
