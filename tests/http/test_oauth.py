@@ -4,7 +4,6 @@ import base64
 import hashlib
 import hmac
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,10 +76,10 @@ async def test_one_of_several_audiences_is_enough(issuer: Issuer) -> None:
 @pytest.mark.parametrize(
     "claims",
     [
-        {"exp": int(time.time()) - 600},
+        {"exp": 1_000_000_000},
         {"exp": None},
         {"exp": "soon"},
-        {"nbf": int(time.time()) + 600},
+        {"nbf": 9_999_999_999},
         {"aud": "http://127.0.0.1/other"},
         {"aud": None},
         {"iss": "http://127.0.0.1:1"},
