@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import mcp_types as types
@@ -99,14 +99,6 @@ class Callers:
             role=identity.role,
             served_in=None if attendance is None else lambda key: attendance.saw(key, client_of(context)),
         )
-
-    def listener(self, context: Context) -> Caller:
-        """Say who listens from now on: no progress is reported to him, which would outlive his request.
-
-        Raises:
-            InvalidArgument, PolicyDenied: As `caller`.
-        """
-        return replace(self.caller(context), progress=None)
 
 
 def _session_of(argument: str | None, meta: Mapping[str, Any] | None) -> str | None:

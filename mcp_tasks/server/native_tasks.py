@@ -184,7 +184,7 @@ class TaskFeed:
             raise MCPError(types.INVALID_PARAMS, "taskIds is not a list of strings")
         if len(wanted) > _MOST_LISTENED_TO:
             raise MCPError(types.INVALID_PARAMS, f"taskIds has more than {_MOST_LISTENED_TO} ids")
-        caller = _holder(self._callers.listener(context))
+        caller = _holder(self._callers.caller(context))
         found = []
         for task_id in dict.fromkeys(wanted):
             with suppress(TaskNotFound):
@@ -194,7 +194,7 @@ class TaskFeed:
 
     async def tell(self, context: Context, agreed: object, tell: Tell) -> None:
         """Tell each task as it is now and at each change of its state, as `tasks/get` does."""
-        caller = _holder(self._callers.listener(context))
+        caller = _holder(self._callers.caller(context))
         task_ids = cast("list[str]", agreed)
         async with aclosing(self._service.watch(caller, task_ids)) as views:
             async for view in views:

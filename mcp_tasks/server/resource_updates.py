@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from typing import Final
 
 import anyio
 
-from mcp_tasks.errors import InvalidArgument, StoreUnavailable, TaskNotFound
+from mcp_tasks.errors import InvalidArgument, TaskNotFound
 from mcp_tasks.output import Cursor
 from mcp_tasks.requests import PollTask
 from mcp_tasks.server.task_uris import TaskUri
@@ -21,13 +20,6 @@ _MOST: Final = 1_000
 """Resources that one subscriber hears of."""
 
 _FINAL: Final = frozenset({"completed", "failed", "cancelled", "lost"})
-_PAUSE_MS: Final = 1_000
-"""Output that grows all the time is told of so often."""
-
-_TROUBLE_S: Final = 1.0
-
-_log = logging.getLogger(__name__)
-
 _Tell = Callable[[str], Awaitable[None]]
 _Members = tuple[str | None, int]
 
@@ -95,23 +87,15 @@ async def _tell_states(
 async def _tell_growth(service: Service, caller: Caller, uri: str, view: View, tell: _Tell) -> None:
     """Tell that there is more output, and that it is complete."""
     task = TaskUri.parse(uri)
-    size = f"{task.stream}_bytes"
-    pause = PollTask(task_id=task.task_id, until="exit", wait_ms=_PAUSE_MS, show="none")
+    is_out = task.stream == "stdout"
+    known = Cursor.parse(view["next_cursor"]).run, view["stdout_bytes" if is_out else "stderr_bytes"]
     with suppress(TaskNotFound):  # it was cleared, and will not change any more
-        while view["state"] not in _FINAL:
-            run = Cursor.parse(view["next_cursor"]).run
-            cursor = Cursor(run, view["stdout_bytes"], view["stderr_bytes"]).encode()
-            request = PollTask(task_id=task.task_id, cursor=cursor, until="output", show="none")
-            try:
-                known, view = view, await service.poll_task(caller, request)
-                if view["state"] in _FINAL:
-                    break
-                if view[size] != known[size] or Cursor.parse(view["next_cursor"]).run != run:
+        async with aclosing(service.growth(caller, task.task_id)) as ends:
+            async for end in ends:
+                size = end.run, end.stdout if is_out else end.stderr
+                if size > known:
+                    known = size
                     await tell(uri)
-                await service.poll_task(caller, pause)  # also where it is the other stream that grows
-            except StoreUnavailable as error:
-                _log.warning("output cannot be watched now: %s", error)
-                await anyio.sleep(_TROUBLE_S)
         await tell(uri)
 
 

@@ -56,7 +56,7 @@ class StandingSubscriptions:
             MCPError: There is no such resource for the caller (-32602), or there are too many subscriptions.
         """
         with told_as_protocol_errors(context):
-            caller = self._callers.listener(context)
+            caller = self._callers.caller(context)
             task = TaskUri.parse(params.uri)
             known = await heard_of(self._service, caller, [params.uri])
             if not known:
@@ -95,7 +95,7 @@ class StandingSubscriptions:
 
         try:
             with told_as_protocol_errors(context):
-                caller = self._callers.listener(context)
+                caller = self._callers.caller(context)
                 known = await members_of(self._service, caller)
             await self._stand(
                 context, _LIST, functools.partial(tell_list_changes, self._service, caller, known, changed)

@@ -30,8 +30,8 @@ __all__ = ["Feed", "Subscriptions", "Tell"]
 Tell: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Sends a notification: its method and its parameters."""
 
-_MOST_STREAMS: Final = 1_000
-_MOST_OF_ONE: Final = 100
+_MOST_STREAMS: Final = 4_000
+_MOST_OF_ONE: Final = 1_000
 """Streams of one owner, so that nobody takes them all."""
 
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Subscriptions:
             )
 
         with told_as_protocol_errors(context):
-            caller = self._callers.listener(context)
+            caller = self._callers.caller(context)
             with self._counted(caller) as ending:
                 await self._serve(context, caller, params.notifications, tell, ending)
         return types.SubscriptionsListenResult(_meta=meta)

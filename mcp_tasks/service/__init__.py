@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mcp_tasks.errors import InvalidArgument, TaskNotFound, TasksError
 from mcp_tasks.models import TASK_ID, SessionKey, Task
-from mcp_tasks.output import RunOutput, Stream
+from mcp_tasks.output import Cursor, RunOutput, Stream
 from mcp_tasks.requests import (
     AddMessage,
     CancelTask,
@@ -307,6 +307,10 @@ class Service:
     ) -> AsyncGenerator[Piece, None]:
         """The output of a task from these positions on, until its end; see `Watching.follow`."""
         return self._watching.follow(caller, task_id, stdout, stderr, run)
+
+    def growth(self, caller: Caller, task_id: str) -> AsyncGenerator[Cursor, None]:
+        """Where the output of a task ends, each time that it has grown; see `Watching.growth`."""
+        return self._watching.growth(caller, task_id)
 
     def changes(self, caller: Caller) -> AsyncGenerator[Tally, None]:
         """What the tasks of the session are, each time that they are others; see `Watching.changes`."""

@@ -27,6 +27,9 @@ _WAIT_MS: Final = 3_600_000
 _SHARE_MS: Final = 5_000
 """How long output may be waited for before it is asked again whether the caller may still see it."""
 
+_PAUSE_MS: Final = 1_000
+"""Growth of output is told of so often."""
+
 _PIECE_BYTES: Final = 65_536
 _TROUBLE_S: Final = 1.0
 _LIST_S: Final = 0.5
@@ -36,6 +39,8 @@ _LIST_SHARE: Final = 20
 log = logging.getLogger(__name__)
 
 _Mark: TypeAlias = tuple[StateName, int]
+_Extent: TypeAlias = tuple[Cursor, bool]
+"""Where the output of the newest run ends, and whether that is the last of it."""
 
 
 class Piece(NamedTuple):
@@ -72,18 +77,19 @@ class Tally:
 
 
 class Watching:
-    """Tells of changes. Reads, writes nothing; see `Service.watch`, `follow` and `changes`."""
+    """Tells of changes. Reads, writes nothing; see `Service.watch`, `follow`, `growth` and `changes`."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._group: anyio.abc.TaskGroup | None = None
         self._attended = anyio.Event()
         self._tasks = LookOuts(self._look_at_task)
+        self._outputs = LookOuts(self._look_at_output)
         self._lists = LookOuts(self._look_at_list)
 
     def looking(self) -> int:
-        """How many tasks and sessions are looked at for those who listen."""
-        return len(self._tasks) + len(self._lists)
+        """How many tasks, outputs and sessions are looked at for those who listen."""
+        return len(self._tasks) + len(self._outputs) + len(self._lists)
 
     async def attend(self) -> None:
         """Look out for those who listen, until cancelled."""
@@ -179,6 +185,40 @@ class Watching:
             else:
                 await desk.waiting.until(key, Condition("output", since=seen), _SHARE_MS)
 
+    async def growth(self, caller: Caller, task_id: str) -> AsyncGenerator[Cursor, None]:
+        """Where the output of a task ends, now and when it has grown; over when the task is final.
+
+        Told at most once a second, and for any number of listeners the output is looked at once. Who joins
+        others may be told first of an end that is a second old.
+
+        Raises:
+            TaskNotFound: There is no such task for the caller, or it was cleared meanwhile.
+            TasksError: The caller may not see it, any more.
+        """
+        desk = self._desk
+        key = desk.find(await desk.access.admit(caller, "read"), task_id)
+        group = await self._posts()
+        self._served(caller, key.session_key)
+        bell: Bell[TaskKey, _Extent | None] = Bell()
+        try:
+            self._outputs.join(group, key, bell)
+            while True:
+                extent = (await bell.wait())[key]
+                if extent is None:
+                    raise TaskNotFound(task_id)
+                await desk.access.admit(caller, "read")
+                end, is_final = extent
+                if is_final:
+                    return
+                yield end
+        finally:
+            self._outputs.leave(key, bell)
+
+    def _end(self, task: Task) -> Cursor:
+        """Where the output of the newest run ends. Blocking."""
+        output = self._desk.presenter.output(task)
+        return Cursor(task.begun, output.size("stdout"), output.size("stderr"))
+
     def _pieces(self, task: Task, at: Cursor) -> tuple[list[Piece], Cursor]:
         """The next output of one run, at most a piece of each stream, and how much there was. Blocking."""
         output = self._desk.presenter.output(task).of_run(at.run)
@@ -248,6 +288,24 @@ class Watching:
             look_out.tell(sight)
             if sight.task.is_final:
                 return
+
+    async def _look_at_output(self, look_out: LookOut[TaskKey, _Extent | None]) -> None:
+        key, end, until = look_out.key, None, self._desk.waiting.until
+        while True:
+            try:
+                sight, _ = await until(key, Condition("output", since=end), 0 if end is None else _WAIT_MS)
+                is_first, end = end is None, await self._desk.blocking(self._end, sight.task)
+                look_out.tell((end, sight.task.is_final))
+                if sight.task.is_final:
+                    return
+                if not is_first:
+                    await until(key, Condition("exit"), _PAUSE_MS)
+            except TaskNotFound:
+                look_out.tell(None)
+                return
+            except TasksError as error:
+                log.warning("output cannot be watched now: %s", error)
+                await anyio.sleep(_TROUBLE_S)
 
     async def _look_at_list(self, look_out: LookOut[SessionKey, Tally]) -> None:
         while True:

@@ -16,13 +16,11 @@ from mcp.client.subscriptions import Subscription
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 
-from mcp_tasks.errors import StoreUnavailable
 from mcp_tasks.requests import ListTasks, PollTask
 from mcp_tasks.server import standing, subscriptions
 from mcp_tasks.service import Caller, View
 from tests.http.server_process import running_server
-from tests.server.clients import Front, Heard, Mode, connect, open_front
-from tests.server.native_client import ask
+from tests.server.clients import Front, Heard, connect, open_front
 from tests.server.test_stdio import answer, connected
 from tests.service.agent import open_agent
 from tests.waiting import eventually
@@ -140,83 +138,6 @@ async def test_what_is_written_before_the_subscriber_is_answered_is_told_of(
         assert await _next(subscription) == ResourceUpdated(uri)
         await _open(gate)
         assert await _next(subscription) == ResourceUpdated(uri)
-
-
-async def test_a_store_that_is_away_for_a_moment_ends_no_subscription_to_output(
-    front: Front, gate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task_id = await front.agent.start(f"cat {gate}; echo out; cat {gate}")
-    uri = f"task://{task_id}/stdout"
-    look, failed = front.agent.service.poll_task, anyio.Event()
-
-    async def fail_once(caller: Caller, request: PollTask) -> View:
-        if request.until != "output" or failed.is_set():
-            return await look(caller, request)
-        failed.set()
-        raise StoreUnavailable("the disk is away")
-
-    monkeypatch.setattr(front.agent.service, "poll_task", fail_once)
-    async with _listening(front, resource_subscriptions=[uri]) as (_, subscription):
-        with anyio.fail_after(15):
-            await failed.wait()
-        await _open(gate)
-        assert await _next(subscription) == ResourceUpdated(uri)
-        await _open(gate)
-        assert await _next(subscription) == ResourceUpdated(uri)
-
-
-async def test_who_listens_to_one_stream_is_not_kept_busy_by_the_other(
-    front: Front, gate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task_id = await front.agent.start(f"(while :; do echo out; done) & cat {gate}; kill $!")
-    uri = f"task://{task_id}/stderr"
-    look, looks = front.agent.service.poll_task, 0
-
-    async def counted(caller: Caller, request: PollTask) -> View:
-        nonlocal looks
-        looks += 1
-        return await look(caller, request)
-
-    monkeypatch.setattr(front.agent.service, "poll_task", counted)
-
-    async def much_is_written() -> bool:
-        return bool((await look(front.agent.caller, PollTask(task_id=task_id)))["stdout_bytes"] > 1_000_000)
-
-    async with _listening(front, resource_subscriptions=[uri]) as (_, subscription):
-        await eventually(much_is_written, "a megabyte was written", seconds=30)
-        await _open(gate)
-        assert await _next(subscription) == ResourceUpdated(uri)
-    assert looks < 50
-
-
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-async def test_who_listens_is_sent_no_progress_of_the_waiting(
-    front: Front, monkeypatch: pytest.MonkeyPatch, mode: Mode
-) -> None:
-    task_id = await front.agent.start("sleep 60")
-    uri, callers = f"task://{task_id}/stdout", list[Caller]()
-    look, waited = front.agent.service.poll_task, anyio.Event()
-
-    async def noted(caller: Caller, request: PollTask) -> View:
-        callers.append(caller)
-        if request.until == "output":
-            waited.set()
-        return await look(caller, request)
-
-    async def listen() -> None:
-        meta = {"progressToken": "mine"}
-        if mode == "legacy":
-            await ask(client, "resources/subscribe", uri=uri, _meta=meta)
-        else:
-            wanted = {"resourceSubscriptions": [uri]}
-            await ask(client, "subscriptions/listen", notifications=wanted, _meta=meta)
-
-    monkeypatch.setattr(front.agent.service, "poll_task", noted)
-    async with connect(front.server, mode) as client, anyio.create_task_group() as group:
-        group.start_soon(listen)
-        await waited.wait()
-        group.cancel_scope.cancel()
-    assert {caller.progress for caller in callers} == {None}
 
 
 async def test_what_cannot_be_heard_of_is_left_out_of_the_acknowledgement(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from pathlib import Path
@@ -12,6 +13,7 @@ import anyio
 import pytest
 
 from mcp_tasks.errors import InternalError, PolicyDenied, ShareNotValid, StoreUnavailable, TaskNotFound
+from mcp_tasks.output import Cursor
 from mcp_tasks.service import Piece, Tally, watching
 from mcp_tasks.service.watching import Watching
 from tests.service.agent import Agent, open_agent
@@ -157,16 +159,20 @@ async def test_a_store_that_cannot_be_read_for_a_moment_ends_nothing(
     async with (
         aclosing(agent.service.watch(agent.caller, [task_id])) as views,
         aclosing(agent.service.changes(agent.caller)) as tallies,
+        aclosing(agent.service.growth(agent.caller, task_id)) as ends,
     ):
         assert (await _next(views))["state"] == "running"
         assert (await _next(tallies)).counts == {"running": 1}
+        assert await _next(ends) == Cursor(1, 0, 0)
         with monkeypatch.context() as away:
             away.setattr(reconciler, "look", fails)
             away.setattr(store, "counts", fails)
             await anyio.to_thread.run_sync(gate.write_text, "")
-            await eventually(lambda: _warned(caplog, 2), "both had failed")
+            await eventually(lambda: _warned(caplog, 3), "all had failed")
         assert (await _next(views))["state"] == "completed"
         assert (await _next(tallies)).counts == {"completed": 1}
+        with pytest.raises(StopAsyncIteration):
+            await _next(ends)
 
 
 async def _warned(caplog: pytest.LogCaptureFixture, times: int) -> bool:
@@ -320,6 +326,64 @@ async def test_what_a_further_run_writes_follows(agent: Agent) -> None:
     again = await _all(agent.service.follow(agent.caller, task_id, run=1))
     assert again == found
     assert await _all(agent.service.follow(agent.caller, task_id)) == {("stdout", 2): b"out\n"}
+
+
+async def test_growth_is_told_until_the_end_and_looked_at_once_for_all(agent: Agent, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    task_id = await agent.start(f"printf 12; cat {gate}; printf 345 >&2; cat {gate}")
+    await agent.poll(task_id, pattern="2", wait_ms=10_000)
+    async with (
+        aclosing(agent.service.growth(agent.caller, task_id)) as ends,
+        aclosing(agent.service.growth(agent.caller, task_id)) as others,
+    ):
+        assert await _next(ends) == await _next(others) == Cursor(1, 2, 0)
+        assert agent.service.watching.looking() == 1
+        await anyio.to_thread.run_sync(gate.write_text, "")
+        assert await _next(ends) == await _next(others) == Cursor(1, 2, 3)
+        await anyio.to_thread.run_sync(gate.write_text, "")
+        for found in (ends, others):
+            with pytest.raises(StopAsyncIteration):
+                await _next(found)
+    assert agent.service.watching.looking() == 0
+
+
+async def test_output_that_grows_all_the_time_is_looked_at_about_once_a_second(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    task_id = await agent.start(f"(while :; do echo out; done) & cat {gate}; kill $!")
+    waiting, looks = agent.service._desk.waiting, 0
+    until, began = waiting.until, time.monotonic()
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return await until(*arguments)
+
+    monkeypatch.setattr(waiting, "until", counted)
+    async with aclosing(agent.service.growth(agent.caller, task_id)) as ends:
+        ended = [(await _next(ends)).stdout for _ in range(4)]
+    assert ended == sorted(set(ended))
+    assert looks <= 2 * (time.monotonic() - began) + 4
+    await anyio.to_thread.run_sync(gate.write_text, "")
+    await agent.ended(task_id)
+
+
+async def test_a_share_that_is_withdrawn_ends_the_growth_it_let_see(agent: Agent, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    task_id = await agent.start(f"cat {gate}; echo out; cat {gate}")
+    shared = await agent.update(share="read")
+    guest = agent.with_share(shared["share"]["token"])
+    async with aclosing(guest.service.growth(guest.caller, task_id)) as ends:
+        assert await _next(ends) == Cursor(1, 0, 0)
+        await agent.update(revoke=shared["share"]["share_id"])
+        await anyio.to_thread.run_sync(gate.write_text, "")
+        with pytest.raises(ShareNotValid):
+            await _next(ends)
+    await anyio.to_thread.run_sync(gate.write_text, "")
 
 
 async def test_a_task_that_comes_or_goes_changes_the_list(agent: Agent, tmp_path: Path) -> None:
