@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from pydantic.json_schema import models_json_schema
 
+from mcp_tasks.api.answers import ALWAYS_THERE
 from mcp_tasks.api.operations import OPERATIONS, Operation
 from mcp_tasks.api.problems import MEDIA_TYPE, STATUSES
 from mcp_tasks.models import SESSION_NAME
@@ -19,36 +20,6 @@ from mcp_tasks.requests import Request
 __all__ = ["document", "version"]
 
 Json = dict[str, Any]
-
-_TASK_FIELDS: Final[Mapping[str, Json]] = {
-    "task_id": {"type": "string"},
-    "session": {"type": "string"},
-    "state": {"enum": ["pending", "running", "completed", "failed", "cancelled", "lost"]},
-    "elapsed_ms": {"type": "integer", "minimum": 0},
-    "stdout_bytes": {"type": "integer", "minimum": 0},
-    "stderr_bytes": {"type": "integer", "minimum": 0},
-    "next_cursor": {"type": "string"},
-}
-_ANSWERS: Final[Mapping[str, Mapping[str, Json]]] = {
-    "run_command": _TASK_FIELDS,
-    "poll_task": _TASK_FIELDS,
-    "get_result": _TASK_FIELDS,
-    "send_input": _TASK_FIELDS,
-    "list_tasks": {"tasks": {"type": "array", "items": {"type": "object"}}, "counts": {"type": "object"}},
-    "search_output": {"matches": {"type": "array"}, "more": {"type": "boolean"}},
-    "wait_tasks": {"done": {"type": "array"}, "open": {"type": "array"}, "wait_result": {"type": "string"}},
-    "delete_task": {"cleared": {"type": "array"}, "freed_bytes": {"type": "integer"}},
-    "clear_task": {"cleared": {"type": "array"}, "freed_bytes": {"type": "integer"}},
-    "list_sessions": {"sessions": {"type": "array", "items": {"type": "object"}}},
-    "read_journal": {"session": {"type": "string"}, "messages": {"type": "array"}},
-    "search_journal": {"session": {"type": "string"}, "messages": {"type": "array"}},
-    "add_message": {"session": {"type": "string"}, "message": {"type": "object"}},
-    "get_message": {"session": {"type": "string"}, "message": {"type": "object"}},
-    "export_session": {"session": {"type": "string"}, "text": {"type": "string"}},
-    "list_plans": {"plans": {"type": "array"}},
-    "server_info": {"version": {"type": "string"}, "now": {"type": "string"}, "owner": {"type": "string"}},
-}
-"""The fields that are always there; answers are open, and may have more."""
 
 _BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 _EVENTS: Final = {"text/event-stream": {"schema": {"type": "string"}}}
@@ -166,7 +137,7 @@ def _without_null(schema: Json) -> Json:
 
 
 def _responses(row: Operation) -> Json:
-    fields = _ANSWERS.get(row.name, {})
+    fields = ALWAYS_THERE.get(row.name, {})
     view: Json = {"type": "object", "properties": dict(fields), "required": list(fields)}
     content = {
         "view": {"application/json": {"schema": view}},

@@ -7,16 +7,16 @@ import re
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-import httpx2
-
 from mcp_tasks.output import Cursor, Stream
+from mcp_tasks.remote.attempts import Answer
 
 __all__ = ["RemoteOutput"]
 
 _PAGE: Final = 262_144
 """The longest that get_result shows."""
 
-_RANGE: Final = re.compile(r"bytes ([0-9]+)-[0-9]+/.*", re.ASCII)
+_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-[0-9]+/.*", re.ASCII)
+_END: Final = re.compile(r"bytes \*/([0-9]{1,18})", re.ASCII)
 
 
 class RemoteOutput:
@@ -31,7 +31,7 @@ class RemoteOutput:
     def __init__(
         self,
         run: int,
-        read_range: Callable[[Stream, int, int], Awaitable[httpx2.Response]],
+        read_range: Callable[[Stream, int, int], Awaitable[Answer]],
         read_page: Callable[[Stream, Cursor, int], Awaitable[dict[str, Any]]],
     ) -> None:
         self._run = run
@@ -42,14 +42,15 @@ class RemoteOutput:
     async def read(self, stream: Stream, start: int, limit: int) -> tuple[int, bytes]:
         """At most `limit` bytes from `start` on, and where they begin: after `start` where those are gone."""
         if self._is_newest:
-            response = await self._read_range(stream, start, limit)
-            if response.headers.get("mcp-tasks-run") == str(self._run):
-                told = response.headers.get("content-range", "")
-                if part := _RANGE.fullmatch(told):
-                    return int(part[1]), response.content
-                if start >= int(told.removeprefix("bytes */") or 0):
+            answer = await self._read_range(stream, start, limit)
+            if answer.headers.get("mcp-tasks-run") == str(self._run):
+                told = answer.headers.get("content-range", "")
+                part, end = _RANGE.fullmatch(told), _END.fullmatch(told)
+                if part and answer.content:
+                    return int(part[1]), answer.content
+                if end and start >= int(end[1]):
                     return start, b""
-                # Nothing of this range is left, and after it there is more: a page tells where.
+                # Nothing of this range is left, and after it there is more; or it was left out on the way.
             else:
                 self._is_newest = False  # another has begun; what is left of this one is in pages
         at = Cursor(self._run, start, 0) if stream == "stdout" else Cursor(self._run, 0, start)

@@ -15,7 +15,7 @@ from mcp_tasks.errors import (
     TasksError,
 )
 
-__all__ = ["error_of"]
+__all__ = ["error_of", "not_ours"]
 
 _BY_CODE: Final[Mapping[str, type[TasksError]]] = {
     kind.code: kind for name in errors.__all__ if (kind := getattr(errors, name)).__base__ is TasksError
@@ -51,6 +51,13 @@ def error_of(status: int, body: object, shown: str) -> TasksError:
             return InternalError(message, hint)
         case _:
             return StoreUnavailable(message, hint or "is it mcp-tasks that answers there?")
+
+
+def not_ours(shown: str) -> StoreUnavailable:
+    """What is raised where something answers that is no server of ours, or one of another version."""
+    return StoreUnavailable(
+        f"{shown} does not answer as mcp-tasks does", "is it mcp-tasks, and of this version?"
+    )
 
 
 def _made(kind: type[TasksError], message: str, hint: str) -> TasksError:

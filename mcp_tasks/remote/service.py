@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
+from mcp_tasks.api.answers import ALWAYS_THERE
 from mcp_tasks.api.operations import operation
 from mcp_tasks.api.requests import (
     AllSessions,
@@ -28,10 +29,12 @@ from mcp_tasks.errors import InvalidArgument, PlanNotFound, TaskNotFound
 from mcp_tasks.models import TASK_ID
 from mcp_tasks.output import Cursor, Stream
 from mcp_tasks.remote.address import Address
+from mcp_tasks.remote.attempts import Answer, Ask
 from mcp_tasks.remote.backoff import Patience
-from mcp_tasks.remote.connection import Ask, Connection
+from mcp_tasks.remote.connection import Connection
 from mcp_tasks.remote.exporting import export_pieces
 from mcp_tasks.remote.output import RemoteOutput
+from mcp_tasks.remote.problems import not_ours
 from mcp_tasks.remote.waits import end_of, ended, plan_over, polled, waited
 from mcp_tasks.requests import (
     AddMessage,
@@ -113,8 +116,10 @@ class RemoteService:
         wait_ms = caller.max_wait_ms
         name = "cancel_task" if request.task_ids is None else "cancel_tasks"
         view = await self._ask(caller, request, name, repeatable=True, wait_ms=wait_ms)
-        views = view.get("tasks", [view])
-        still = [one["task_id"] for one in views if one.get("state") in ("pending", "running")]
+        views = view.get("tasks") if request.task_ids is not None else [view]
+        if views is None:
+            raise not_ours(self._connection.shown)
+        still = [one["task_id"] for one in views if one["state"] in ("pending", "running")]
         if not still:
             return view
         # The server's own patience is over; the signals have been sent, and what is left is to wait.
@@ -235,17 +240,21 @@ class RemoteService:
         """The one task whose id begins with `prefix`."""
         if not _PREFIX.fullmatch(prefix):
             raise TaskNotFound(prefix)
-        if TASK_ID.fullmatch(prefix):
-            return prefix
-        return str((await self._ask(caller, ResolvePrefix(prefix=prefix)))["task_id"])
+        return await self._resolved(caller, ResolvePrefix(prefix=prefix), "task_id")
 
     async def resolve_plan_prefix(self, caller: Caller, prefix: str) -> str:
         """The one plan whose id begins with `prefix`."""
         if not _PREFIX.fullmatch(prefix):
             raise PlanNotFound(prefix)
-        if TASK_ID.fullmatch(prefix):
-            return prefix
-        return str((await self._ask(caller, ResolvePrefix(prefix=prefix, kind="plan")))["plan_id"])
+        return await self._resolved(caller, ResolvePrefix(prefix=prefix, kind="plan"), "plan_id")
+
+    async def _resolved(self, caller: Caller, request: ResolvePrefix, field: str) -> str:
+        if TASK_ID.fullmatch(request.prefix):
+            return request.prefix
+        found = (await self._ask(caller, request)).get(field)
+        if not isinstance(found, str):
+            raise not_ours(self._connection.shown)
+        return found
 
     async def export_pieces(self, caller: Caller, kind: str) -> AsyncGenerator[str, None]:
         """The export of a session, piece by piece; after a break it goes on where it was."""
@@ -276,7 +285,7 @@ class RemoteService:
     async def captured(self, caller: Caller, task_id: str, run: int) -> RemoteOutput:
         """The output of one run of a task."""
 
-        async def read_range(stream: Stream, start: int, limit: int) -> Any:
+        async def read_range(stream: Stream, start: int, limit: int) -> Answer:
             row = operation(f"read_{stream}")
             ask = Ask(
                 row.method,
@@ -286,7 +295,7 @@ class RemoteService:
                 is_repeatable=True,
                 what=f"{stream} at byte {start}",
             )
-            return await self._connection.response(ask, allowed=(416,))
+            return await self._connection.answer(ask, allowed=(416,))
 
         async def read_page(stream: Stream, cursor: Cursor, limit: int) -> View:
             request = GetResult(
@@ -332,7 +341,7 @@ class RemoteService:
             given["session"] = _session(caller)
         path = _path(row.path, {field: given.pop(field) for field in row.path_fields})
         in_query = row.method in ("GET", "DELETE")
-        return await self._connection.view(
+        view = await self._connection.view(
             Ask(
                 row.method,
                 path,
@@ -344,6 +353,10 @@ class RemoteService:
                 what=what,
             )
         )
+        # Anything may speak JSON at an address that is wrong.
+        if not view.keys() >= ALWAYS_THERE.get(row.name, {}).keys():
+            raise not_ours(self._connection.shown)
+        return view
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,8 +101,14 @@ def response(status: str, body: bytes = b"{}", *headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def _sealed(client: socket.socket, tls: ssl.SSLContext | None) -> socket.socket:
+    return client if tls is None else tls.wrap_socket(client, server_side=True)
+
+
 @contextmanager
-def answering(answers: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+def answering(
+    answers: Sequence[bytes], tls: ssl.SSLContext | None = None
+) -> Iterator[tuple[int, list[bytes]]]:
     """Answer each connection with the next of these, an empty one by hanging up; the last is for all others.
 
     Gives the port, and the requests as they come.
@@ -109,13 +116,13 @@ def answering(answers: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
     left, asked = list(answers), list[bytes]()
 
     def serve(client: socket.socket, stop: threading.Event) -> None:
-        with client:
-            client.settimeout(10)
-            asked.append(client.recv(65536))
+        client.settimeout(10)
+        with contextlib.suppress(OSError), _sealed(client, tls) as channel:
+            asked.append(channel.recv(65536))
             answer = left.pop(0) if len(left) > 1 else left[0]
             if answer:
-                client.sendall(answer)
-                client.shutdown(socket.SHUT_WR)
+                channel.sendall(answer)
+                channel.shutdown(socket.SHUT_WR)
 
     with _listening(serve) as port:
         yield port, asked

@@ -13,7 +13,9 @@ from pydantic import SecretStr
 from mcp_tasks.errors import PlanNotFound, StoreUnavailable, TaskNotFinished
 from mcp_tasks.output import Cursor
 from mcp_tasks.remote import RemoteService, open_remote
+from mcp_tasks.remote.attempts import Answer
 from mcp_tasks.remote.exporting import export_pieces
+from mcp_tasks.remote.output import RemoteOutput
 from mcp_tasks.remote.waits import polled
 from mcp_tasks.requests import (
     CancelTask,
@@ -132,6 +134,25 @@ async def test_a_part_of_the_output_that_is_gone_is_passed_over(server: HttpServ
         assert at == 3_000_004
         assert pieces[-1][1].endswith(b"end\n")
         assert any(start > 0 and len(data) < start for start, data in pieces)
+
+
+@pytest.mark.parametrize(
+    "ranged",
+    [
+        Answer(200, {"mcp-tasks-run": "1"}, b""),
+        Answer(206, {"mcp-tasks-run": "1", "content-range": "bytes 0-9/10"}, b""),
+        Answer(416, {"mcp-tasks-run": "1", "content-range": "nonsense"}, b""),
+    ],
+)
+async def test_output_is_read_by_page_where_ranges_do_not_come_through(ranged: Answer) -> None:
+    async def read_range(stream: str, start: int, limit: int) -> Answer:
+        return ranged
+
+    async def read_page(stream: str, cursor: Cursor, limit: int) -> dict[str, Any]:
+        return {"run": 1, "shown": {"stdout": [cursor.stdout, 10]}, "stdout": "d2VsbA=="}
+
+    output = RemoteOutput(1, read_range, read_page)
+    assert await output.read("stdout", 6, 100) == (6, b"well")
 
 
 async def test_where_there_is_no_plan_none_is_found(server: HttpServer) -> None:
