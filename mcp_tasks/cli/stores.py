@@ -60,8 +60,10 @@ def migrate(
     """Copy everything from one store into another, and compare.
 
     SRC is only read. A copy that was interrupted goes on when it is started again. Exits with 1 where
-    the copy is not like its original.
+    the copy is not like its original. Hooks that are still to be told stay with SRC: in both, they would be
+    told twice.
     """
+    from mcp_tasks.app import open_outbox
     from mcp_tasks.settings import Settings
     from mcp_tasks.transfer import adapter_of, migrate, refuse_nested
 
@@ -81,6 +83,7 @@ def migrate(
                 done = migrate(origin.place, place, at=now_ms(), seen=origin.seen, live=live)
         finally:
             place.close()
+    untold = len(open_outbox(Settings(dir=source)).listing())
     answer = {
         "source": str(source),
         "target": str(target),
@@ -89,6 +92,7 @@ def migrate(
         "resumed": done.resumed,
         **asdict(done.totals),
         "differences": list(done.differences),
+        "untold": untold,
     }
     if as_json:
         print_json(answer)
@@ -98,6 +102,11 @@ def migrate(
             print_text(difference)
         if not done.differences:
             note(f"checked; to use it: --dir {target} --store {other}")
+    if untold:
+        note(
+            f"tasks whose hooks are still to be told: {untold}; whoever serves {source} tells them, so keep it"
+            f" until nothing but a lock is in {source / 'hooks'}"
+        )
     raise typer.Exit(1 if done.differences else 0)
 
 

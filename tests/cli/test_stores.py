@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from mcp_tasks.cli import places
+from mcp_tasks.hooks import FileOutbox
+from mcp_tasks.hooks.armed import Armed
+from mcp_tasks.models import Hook, TaskKey
 from tests.cli.conftest import CommandLine
 
 
@@ -35,6 +38,21 @@ def test_a_store_is_migrated_there_and_back_and_used_where_it_is(cli: CommandLin
     assert of_store(cli, "migrate", state, other)["resumed"] is True
     assert "json" in cli.text("store", "migrate", other, back)
     assert cli.text("logs", "--dir", back, task) == "hello\n"
+
+
+def test_hooks_that_are_still_to_be_told_stay_with_what_is_copied(cli: CommandLine, tmp_path: Path) -> None:
+    task = ended(cli, "--", "true")
+    state, other = tmp_path / "state", tmp_path / "other"
+    outbox = FileOutbox(state / "hooks")
+    with outbox.arming():
+        outbox.write(Armed(TaskKey("owner", "default", task), 0, (Hook("desktop"),)))
+        copied = cli("store", "migrate", str(state), str(other))
+        backup = of_store(cli, "backup", "--to", str(tmp_path / "backups"))
+    assert f"hooks are still to be told: 1; whoever serves {state} tells them" in copied.stderr.decode()
+    assert of_store(cli, "migrate", str(state), str(other))["untold"] == 1
+    assert backup
+    assert [path for path in tmp_path.rglob("hooks") if path.parent != state] == []
+    outbox.remove(task)
 
 
 def test_a_running_task_is_not_migrated_unless_live(cli: CommandLine, tmp_path: Path) -> None:
