@@ -104,8 +104,8 @@ def migrate(
             note(f"checked; to use it: --dir {target} --store {other}")
     if untold:
         note(
-            f"tasks whose hooks are still to be told: {untold}; whoever serves {source} tells them, so keep it"
-            f" until nothing but a lock is in {source / 'hooks'}"
+            f"tasks whose hooks are still to be told: {untold}; whoever serves {source} tells them, so keep"
+            f" it until nothing but a lock is in {source / 'hooks'}"
         )
     raise typer.Exit(1 if done.differences else 0)
 

@@ -269,7 +269,7 @@ async def test_a_task_that_ended_unseen_has_its_end_in_the_journal_when_it_is_cl
     journal = agent.service._desk.journal
     journal.flush()
     entries = journal.read(agent.caller.session_key, role="event", limit=100)
-    ends = [entry.task_id for entry in entries if entry.data.get("event") == "task_ended"]
+    ends = [str(entry.task_id) for entry in entries if entry.data.get("event") == "task_ended"]
     assert sorted(ends) == sorted([one, *others])
 
 
