@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_tasks.http.addresses import Names, is_loopback
 from mcp_tasks.http.credentials import Credentials, CredentialSettings
-from mcp_tasks.http.limits import Rates, bounded_body, peer_of, refuse_oversized
+from mcp_tasks.http.limits import BodyRoom, Rates, Take, bounded_body, peer_of, refuse_oversized
 from mcp_tasks.http.refusals import Refusal, Refused
 
 __all__ = ["Guard", "GuardSettings"]
@@ -69,6 +69,7 @@ class Guard:
         self._rates = Rates(settings.requests_per_second)
         self._strangers = Rates(_STRANGERS_PER_SECOND)
         self._max_bytes = settings.max_request_bytes
+        self._room = BodyRoom(settings.max_request_bytes)
         self._addressed: ASGIApp = self._identify
         if settings.allowed_origins:
             self._addressed = CORSMiddleware(
@@ -109,18 +110,19 @@ class Guard:
             )
 
     async def _identify(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            if scope["path"] == _HEALTH or scope["path"].startswith(_WELL_KNOWN):
-                # Not counted: an answer is as cheap as a refusal, and who floods the door from behind the
-                # same proxy must not make the server look ill.
-                app = self._open(scope)
-            else:
-                scope = await self._with_user(scope)
-                receive = await self._with_body(scope, receive)
-                app, send = self._app, self._while_proved(scope, send)
-        except Refused as refused:
-            app = refused.refusal.response()
-        await app(scope, receive, send)
+        with self._room.share() as take:
+            try:
+                if scope["path"] == _HEALTH or scope["path"].startswith(_WELL_KNOWN):
+                    # Not counted: an answer is as cheap as a refusal, and who floods the door from behind
+                    # the same proxy must not make the server look ill.
+                    app = self._open(scope)
+                else:
+                    scope = await self._with_user(scope)
+                    receive = await self._with_body(scope, receive, take)
+                    app, send = self._app, self._while_proved(scope, send)
+            except Refused as refused:
+                app = refused.refusal.response()
+            await app(scope, receive, send)
 
     def _open(self, scope: Scope) -> ASGIApp:
         """What anybody may ask; it tells nothing of what is kept here."""
@@ -178,7 +180,7 @@ class Guard:
         url = resource.metadata_url(_base(scope), scope["path"])
         return f'Bearer realm="mcp-tasks", resource_metadata="{url}", scope="{" ".join(resource.scopes[:2])}"'
 
-    async def _with_body(self, scope: Scope, receive: Receive) -> Receive:
+    async def _with_body(self, scope: Scope, receive: Receive, take: Take) -> Receive:
         lengths = _values(scope, b"content-length")
         declared = int(lengths[0]) if lengths and lengths[0].isdecimal() else None
         if not declared and not _values(scope, b"transfer-encoding"):
@@ -187,7 +189,7 @@ class Guard:
         if kinds != [_JSON]:
             # What a form of any page can send is none of these types, so none of its requests comes in.
             raise Refused(Refusal(415, "the body must be JSON", f"send Content-Type: {_JSON}"))
-        return await bounded_body(receive, declared, self._max_bytes)
+        return await bounded_body(receive, declared, self._max_bytes, take)
 
 
 def _raw_values(scope: Scope, name: bytes) -> list[bytes]:

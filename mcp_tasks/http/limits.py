@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeAlias
 
 import anyio
 from aiolimiter import AsyncLimiter
@@ -13,13 +15,17 @@ from starlette.types import Message, Receive, Scope
 
 from mcp_tasks.http.refusals import Refusal, Refused
 
-__all__ = ["Rates", "bounded_body", "peer_of", "refuse_oversized"]
+__all__ = ["BodyRoom", "Rates", "Take", "bounded_body", "peer_of", "refuse_oversized"]
 
 _BURST_SECONDS: Final = 5
 """So long may a client send faster, if it was quiet before."""
 
 _MOST_CLIENTS: Final = 10_000
 _BODY_SECONDS: Final = 30.0
+_SMALL_BODY: Final = 65_536
+"""A body up to this is not counted: as many as there may be connections are no burden."""
+
+_LARGEST_AT_ONCE: Final = 8
 _LONGEST_TARGET: Final = 16_384
 
 
@@ -81,19 +87,56 @@ def refuse_oversized(scope: Scope) -> None:
         raise Refused(Refusal(414, f"the URL is longer than {_LONGEST_TARGET} bytes"))
 
 
-async def bounded_body(receive: Receive, declared: int | None, most: int) -> Receive:
+Take: TypeAlias = Callable[[int], None]
+"""Takes room for so many more bytes. Raises Refused where there is none."""
+
+
+class BodyRoom:
+    """Room for the large bodies of requests that are read or answered at the same time.
+
+    Without it anybody who has a token could have as many of the largest as there may be connections.
+
+    Args:
+        most: Bytes of one body; there is room for a few of them.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = most * _LARGEST_AT_ONCE
+
+    @contextmanager
+    def share(self) -> Iterator[Take]:
+        """The share of one request, given back with the block."""
+        held = 0
+
+        def take(size: int) -> None:
+            nonlocal held
+            if size > self._left:
+                raise Refused(
+                    Refusal(503, "too many large bodies come at once", "try again", {"Retry-After": "1"})
+                )
+            self._left -= size
+            held += size
+
+        try:
+            yield take
+        finally:
+            self._left += held
+
+
+async def bounded_body(receive: Receive, declared: int | None, most: int, take: Take) -> Receive:
     """Read the body of a request, so that nothing behind has to bound it.
 
     Args:
         receive: Of the request.
         declared: Its Content-Length; None where there is none.
         most: Bytes that are taken.
+        take: Takes room for it, where it is large.
 
     Returns:
         What gives the body, and then whatever comes after it.
 
     Raises:
-        Refused: It is too large, or too slow.
+        Refused: It is too large, or too slow, or there is no room for it now.
     """
     if declared is not None and declared > most:
         raise _too_large(most)
@@ -108,6 +151,8 @@ async def bounded_body(receive: Receive, declared: int | None, most: int) -> Rec
             got += len(pieces[-1])
             if got > most:
                 raise _too_large(most)
+            if got > _SMALL_BODY:
+                take(len(pieces[-1]))
             if not message.get("more_body", False):
                 break
     if reading.cancelled_caught:

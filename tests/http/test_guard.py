@@ -162,6 +162,23 @@ async def test_a_body_that_never_says_how_long_it_is_is_cut_off() -> None:
     assert (await ask(Guard(inside, Settings()), *chunked, body=[b"x" * 512] * 2)).status == 204
 
 
+def nothing(_: int) -> None:
+    raise AssertionError("a small body takes no room")
+
+
+async def test_large_bodies_have_so_much_room_together_and_give_it_back() -> None:
+    guard = Guard(Inside(), Settings(max_request_bytes=100_000))
+    chunked = (HOST, BEARER, JSON, (b"transfer-encoding", b"chunked"))
+    large, small = [b"x" * 50_000] * 2, [b"x" * 60_000]
+    with guard._room.share() as take:
+        take(750_000)
+        refused = await ask(guard, *chunked, body=large)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        assert (await ask(guard, *chunked, body=small)).status == 204
+    for _ in range(20):  # each gives its room back
+        assert (await ask(guard, *chunked, body=large)).status == 204
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_BODY_SECONDS", 0.02)
 
@@ -172,7 +189,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         raise AssertionError
 
     with pytest.raises(Refused) as refused:
-        await limits.bounded_body(never, None, 10)
+        await limits.bounded_body(never, None, 10, nothing)
     assert refused.value.refusal.status == 408
 
 
@@ -182,7 +199,7 @@ async def test_a_client_that_goes_in_the_middle_of_a_body_is_seen_to_have_gone()
     async def receive() -> Message:
         return gone
 
-    assert await (await limits.bounded_body(receive, None, 10))() == gone
+    assert await (await limits.bounded_body(receive, None, 10, nothing))() == gone
 
 
 async def test_a_url_that_is_very_long_is_refused() -> None:
