@@ -171,7 +171,7 @@ async def test_large_bodies_have_so_much_room_together_and_give_it_back() -> Non
     chunked = (HOST, BEARER, JSON, (b"transfer-encoding", b"chunked"))
     large, small = [b"x" * 50_000] * 2, [b"x" * 60_000]
     with guard._room.share() as take:
-        take(750_000)
+        take(760_000)
         refused = await ask(guard, *chunked, body=large)
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         assert (await ask(guard, *chunked, body=small)).status == 204
