@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from mcp_tasks.api.problems import problem
+from mcp_tasks.http.gathering import GatheringTransport
 
 __all__ = ["Connection"]
 
@@ -66,7 +67,7 @@ class Connection(H11Protocol):
             transport.write(_FULL)
             transport.close()
             return
-        super().connection_made(transport)
+        super().connection_made(GatheringTransport(transport, self.loop))
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -68,7 +68,7 @@ class McpRoutes:
         return Identity(principal.owner, principal.role, attendance)
 
     def _attendance(self, request: Request, owner: str, context: Context) -> Attendance:
-        if request.url.path.startswith(MESSAGES):
+        if request.scope["path"].startswith(MESSAGES):
             return self._attendances.of("sse", request.query_params.get(SSE_SESSION, ""))
         if session_id := request.headers.get(MCP_SESSION_ID_HEADER):
             return self._attendances.of("http", session_id)
