@@ -76,6 +76,7 @@ class SessionEvents(EventStore):
         self._room = room
         self._events: dict[str, _Event] = {}
         self._added = anyio.Event()
+        self._ended = False
 
     async def store_event(self, stream_id: str, message: JSONRPCMessage | None) -> str:
         """Keep a message; see `EventStore`."""
@@ -88,8 +89,7 @@ class SessionEvents(EventStore):
         if len(self._events) > _MOST_OF_SESSION:
             self.drop(next(iter(self._events)))
         self._room.taken(self, event_id, len(text or b"") + _OVERHEAD)
-        added, self._added = self._added, anyio.Event()
-        added.set()
+        self._wake()
         return event_id
 
     async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
@@ -112,11 +112,22 @@ class SessionEvents(EventStore):
                     return None
             if last.stream_id == GET_STREAM_KEY:
                 return last.stream_id
+            if self._ended:
+                return None
             await added.wait()
+
+    def end(self) -> None:
+        """The session is over: nothing comes any more for those who came back."""
+        self._ended = True
+        self._wake()
 
     def drop(self, event_id: str) -> None:
         """Forget an event."""
         self._events.pop(event_id, None)
+
+    def _wake(self) -> None:
+        added, self._added = self._added, anyio.Event()
+        added.set()
 
     def _after(self, event_id: str, stream_id: str) -> list[tuple[str, _Event]]:
         """What came after an event on a stream; all of the stream where it has been dropped meanwhile."""

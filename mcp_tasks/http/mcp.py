@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
 
 import anyio
-from mcp.server.lowlevel import Server
-from mcp.server.streamable_http import MCP_SESSION_ID_HEADER, EventStore
-from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
+from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from mcp_tasks.http.attendances import Attendances
 from mcp_tasks.http.bodies import whole_body
-from mcp_tasks.http.event_store import EventRoom, SessionEvents
+from mcp_tasks.http.mcp_sessions import McpSessions
 from mcp_tasks.http.principals import principal_of
-from mcp_tasks.http.sse import ANY_BODY, MESSAGES, SSE_SESSION, SseRoutes
+from mcp_tasks.http.sse import MESSAGES, SSE_SESSION, SseRoutes
 from mcp_tasks.server.callers import Context, Identity, client_of
 from mcp_tasks.server.mcp_server import ServerSettings, build_server
 from mcp_tasks.service import Attendance, Service
 
 __all__ = ["McpRoutes"]
-
-_MOST_SESSIONS: Final = 4_000
-"""Of clients of 2025-11-25, each of which takes 40 KiB; one more is told 503."""
 
 
 class McpRoutes:
@@ -35,7 +30,9 @@ class McpRoutes:
     def __init__(self, service: Service, settings: ServerSettings) -> None:
         self._attendances = Attendances(service.attend)
         self._server = build_server(service, settings, self._identify)
-        self._sessions = _Sessions(self._server)
+        self._sessions = McpSessions(
+            self._server, lambda session_id: self._attendances.left("http", session_id)
+        )
         self._sse = SseRoutes(self._server, lambda session_id: self._attendances.left("sse", session_id))
 
     @asynccontextmanager
@@ -53,7 +50,7 @@ class McpRoutes:
     def routes(self) -> list[BaseRoute]:
         """The routes, for the application."""
         return [
-            Route("/mcp", _Streamable(self._sessions, self._attendances)),
+            Route("/mcp", _Streamable(self._sessions)),
             *self._sse.routes(),
         ]
 
@@ -76,42 +73,14 @@ class McpRoutes:
         return self._attendances.of("http", owner, client.name, client.version)
 
 
-class _Sessions(StreamableHTTPSessionManager):
-    """The SDK's sessions of 2025-11-25, each with events of its own, and its entry for 2026-07-28."""
-
-    def __init__(self, server: Server[Any]) -> None:
-        self._room = EventRoom()
-        super().__init__(server, max_request_body_size=ANY_BODY, max_sessions=_MOST_SESSIONS)
-
-    @property
-    def event_store(self) -> EventStore | None:
-        """The events of a new session: the SDK reads this once for each that it opens."""
-        return SessionEvents(self._room)
-
-    @event_store.setter
-    def event_store(self, shared: EventStore | None) -> None:
-        """The SDK sets the one that it would share."""
-
-
 class _Streamable:
-    def __init__(self, sessions: _Sessions, attendances: Attendances) -> None:
+    def __init__(self, sessions: McpSessions) -> None:
         self._app = StreamableHTTPASGIApp(sessions)
-        self._attendances = attendances
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
             body = await whole_body(receive)
-            if body is not None:
-                await self._app(scope, body, send)
-            return
-        if scope["method"] != "DELETE":
-            await self._app(scope, receive, send)
-            return
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 400:
-                session_id = Request(scope).headers.get(MCP_SESSION_ID_HEADER, "")
-                self._attendances.left("http", session_id)
-            await send(message)
-
-        await self._app(scope, receive, watched)
+            if body is None:
+                return
+            receive = body
+        await self._app(scope, receive, send)

@@ -67,6 +67,19 @@ async def test_a_client_that_is_back_before_the_answer_gets_all_that_still_comes
     assert client.messages == [progress(0), progress(1), progress(2), result(1)]
 
 
+async def test_who_waits_for_more_does_so_until_the_session_ends() -> None:
+    events = SessionEvents(EventRoom())
+    first = await events.store_event("1", None)
+    client = Client()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(events.replay_events_after, first, client)
+            await anyio.lowlevel.checkpoint()
+            await events.store_event("1", progress(1))
+            events.end()
+    assert client.messages == [progress(1)]
+
+
 async def test_on_the_stream_that_is_no_requests_the_sdk_goes_on() -> None:
     events = SessionEvents(EventRoom())
     first = await events.store_event(GET_STREAM_KEY, progress(1))

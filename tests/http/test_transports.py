@@ -166,6 +166,25 @@ async def test_an_answer_that_a_broken_connection_lost_is_sent_again(tmp_path: P
             assert "through" not in others.text
 
 
+async def test_a_stream_that_somebody_came_back_to_ends_with_its_session(tmp_path: Path) -> None:
+    with running_server(tmp_path / "state") as server, anyio.fail_after(60):
+        headers = await opened_session(server)
+        request = called(1, "run_command", command="sleep 60", wait_ms=25_000)
+        async with server.http(**headers) as http:
+            async with http.stream("POST", "/mcp", json=request) as cut:
+                last_event = await anext(line async for line in cut.aiter_lines() if line.startswith("id: "))
+            resumed = {"last-event-id": last_event.removeprefix("id: ")}
+            async with http.stream("GET", "/mcp", headers=resumed) as events:
+                assert (await http.delete("/mcp")).status_code == 200
+                with anyio.fail_after(10):  # less than the wait of the call
+                    assert [line async for line in events.aiter_lines() if line.startswith("data")] == []
+            assert (await http.get("/mcp")).status_code == 404
+        async with server.mcp() as client:
+            [task] = (await answer(client, "list_tasks"))["tasks"]
+            assert task["state"] == "running"
+            await answer(client, "cancel_task", task_id=task["task_id"])
+
+
 async def test_over_sse_who_does_not_read_the_answers_may_not_ask_for_ever_more(tmp_path: Path) -> None:
     with running_server(tmp_path / "state") as server, anyio.fail_after(60):
         async with server.mcp() as client:
