@@ -1,35 +1,17 @@
-"""Bodies of requests, whole before anything is done with them."""
+"""A body of a request that was read already, for who comes behind."""
 
 from __future__ import annotations
 
 from starlette.types import Message, Receive
 
-__all__ = ["whole_body"]
+__all__ = ["given_again"]
 
 
-async def whole_body(receive: Receive) -> Receive | None:
-    """Read a body to its end; the guard has bounded it.
-
-    The SDK takes a client that goes in the middle of its request for an error of the server.
-
-    Returns:
-        What gives the body once more, in one part; None where the client has gone.
-    """
-    parts: list[bytes] = []
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    given = False
+def given_again(body: bytes, receive: Receive) -> Receive:
+    """What gives a body in one part, and then whatever comes after it."""
+    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+        return whole.pop() if whole else await receive()
 
     return again

@@ -11,8 +11,10 @@ from typing import Final, TypeAlias
 
 import anyio
 from aiolimiter import AsyncLimiter
-from starlette.types import Message, Receive, Scope
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
 
+from mcp_tasks.http.bodies import given_again
 from mcp_tasks.http.refusals import Refusal, Refused
 
 __all__ = ["BodyRoom", "Rates", "Take", "bounded_body", "peer_of", "refuse_oversized"]
@@ -137,6 +139,7 @@ async def bounded_body(receive: Receive, declared: int | None, most: int, take: 
 
     Raises:
         Refused: It is too large, or too slow, or there is no room for it now.
+        ClientDisconnect: The client has gone in the middle of it.
     """
     if declared is not None and declared > most:
         raise _too_large(most)
@@ -146,7 +149,7 @@ async def bounded_body(receive: Receive, declared: int | None, most: int, take: 
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                return _replayed([message], receive)  # the client has gone; whoever is behind is told
+                raise ClientDisconnect
             pieces.append(message.get("body", b""))
             got += len(pieces[-1])
             if got > most:
@@ -157,15 +160,7 @@ async def bounded_body(receive: Receive, declared: int | None, most: int, take: 
                 break
     if reading.cancelled_caught:
         raise Refused(Refusal(408, f"the body did not come within {_BODY_SECONDS:g} s"))
-    whole: Message = {"type": "http.request", "body": b"".join(pieces), "more_body": False}
-    return _replayed([whole], receive)
-
-
-def _replayed(messages: list[Message], receive: Receive) -> Receive:
-    async def replay() -> Message:
-        return messages.pop(0) if messages else await receive()
-
-    return replay
+    return given_again(b"".join(pieces), receive)
 
 
 def _too_large(most: int) -> Refused:

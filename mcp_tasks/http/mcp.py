@@ -10,10 +10,8 @@ from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
 
 from mcp_tasks.http.attendances import Attendances
-from mcp_tasks.http.bodies import whole_body
 from mcp_tasks.http.mcp_sessions import McpSessions
 from mcp_tasks.http.principals import principal_of
 from mcp_tasks.http.sse import MESSAGES, SSE_SESSION, SseRoutes
@@ -50,7 +48,7 @@ class McpRoutes:
     def routes(self) -> list[BaseRoute]:
         """The routes, for the application."""
         return [
-            Route("/mcp", _Streamable(self._sessions)),
+            Route("/mcp", StreamableHTTPASGIApp(self._sessions)),
             *self._sse.routes(),
         ]
 
@@ -71,16 +69,3 @@ class McpRoutes:
             return self._attendances.of("http", session_id)
         client = client_of(context)
         return self._attendances.of("http", owner, client.name, client.version)
-
-
-class _Streamable:
-    def __init__(self, sessions: McpSessions) -> None:
-        self._app = StreamableHTTPASGIApp(sessions)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST":
-            body = await whole_body(receive)
-            if body is None:
-                return
-            receive = body
-        await self._app(scope, receive, send)

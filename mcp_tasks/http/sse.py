@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_tasks.api.problems import MEDIA_TYPE, problem
+from mcp_tasks.http.bodies import given_again
 
 __all__ = ["ANY_BODY", "MESSAGES", "SSE_SESSION", "SseRoutes"]
 
@@ -89,7 +90,7 @@ class SseRoutes:
             if not _is_message(body):
                 await _problem(400, "the body is no JSON-RPC message")(scope, receive, send)
                 return
-            receive = _again(body, receive)
+            receive = given_again(body, receive)
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the client has gone meanwhile
             await self._transport.handle_post_message(scope, receive, send)
 
@@ -165,12 +166,3 @@ def _is_message(body: bytes) -> bool:
     except ValidationError:
         return False
     return True
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return whole.pop() if whole else await receive()
-
-    return replay
