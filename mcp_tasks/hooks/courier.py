@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from mcp_tasks.errors import StoreUnavailable, TasksError
 from mcp_tasks.hooks.armed import Armed, Notice
-from mcp_tasks.hooks.due import Seen, first_due, is_over, next_moment, noticed
+from mcp_tasks.hooks.due import Seen, earliest, first_due, is_over, next_moment, noticed
 from mcp_tasks.hooks.outbox import Outbox
 from mcp_tasks.hooks.pace import Pace
 from mcp_tasks.hooks.surroundings import Surroundings
@@ -98,6 +98,8 @@ class Courier:
                 continue
             # Who saw the end may have been another process, which left before it could tell of it.
             news = task_id in urgent or (ended and task_id in self._running)
+            if ended:
+                self._running.discard(task_id)  # that is news once
             if news or self._next.get(task_id, 0) <= now:
                 self._busy.add(task_id)
                 self._group.start_soon(self._attend_to, task_id)
@@ -118,8 +120,9 @@ class Courier:
         if task_id in self._again:
             self._again.discard(task_id)
             pause = 0
-        if pause is not None:
-            self._next[task_id] = self._around.clock.mono_ms() + pause
+        if pause is None:
+            pause = _LOOK_MS  # it is in the listing until there is another
+        self._next[task_id] = self._around.clock.mono_ms() + pause
         self._ring()
 
     async def _see_off(self, task_id: str) -> int | None:
@@ -164,8 +167,8 @@ class Courier:
         if seen is None:
             if not armed.notices:
                 longest = _NOT_YET_MS  # it is just being registered, or never will be
-        elif seen.started_at is None and any(hook.on != ("end",) for hook in armed.hooks):
-            longest = _PENDING_MS
+        elif seen.started_at is None and (span := earliest(armed, seen)) is not None:
+            longest = min(max(span, _PENDING_MS), _LOOK_MS)  # it may start in the very next moment
         moment = next_moment(armed, seen, now)
         return longest if moment is None else min(max(0, moment - now), longest)
 

@@ -10,7 +10,7 @@ from mcp_tasks.hooks.armed import Armed, Notice, notice_id
 from mcp_tasks.hooks.pace import LONGEST_MS
 from mcp_tasks.models import Hook, HookEvent
 
-__all__ = ["Seen", "first_due", "is_over", "next_moment", "noticed"]
+__all__ = ["Seen", "earliest", "first_due", "is_over", "next_moment", "noticed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,14 @@ def next_moment(armed: Armed, seen: Seen | None, now: int) -> int | None:
                 if newest is None or newest.mark != _mark(event, seen):
                     moments.append(moment)
     return min(moments, default=None)
+
+
+def earliest(armed: Armed, seen: Seen) -> int | None:
+    """How soon after its start anything but its end may be told of a task, in ms; None for nothing."""
+    spans = [hook.idle_ms for hook in armed.hooks if "idle" in hook.on]
+    if seen.timeout_ms is not None:
+        spans += [max(0, seen.timeout_ms - hook.before_ms) for hook in armed.hooks if "deadline" in hook.on]
+    return min(spans, default=None)
 
 
 def is_over(armed: Armed, seen: Seen | None, *, lost: bool) -> bool:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -115,10 +116,15 @@ class TaskHooks:
             await anyio.to_thread.run_sync(self._outbox.sweep)
             async with anyio.create_task_group() as group:
                 courier: Courier | None = None
+                armed: Mapping[str, bool] = {}
+                listed_at = -math.inf
                 while True:
                     with self._guard:
                         urgent, self._urgent = self._urgent, set()
-                    armed = await anyio.to_thread.run_sync(self._armed)
+                    # Each look at a task rings as well, and that alone makes no new ones.
+                    if urgent or time.monotonic() - listed_at >= _EVERY_S:
+                        listed_at = time.monotonic()
+                        armed = await anyio.to_thread.run_sync(self._armed)
                     pause = math.inf
                     if armed:
                         courier = courier or self._courier(group)

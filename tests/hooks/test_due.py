@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mcp_tasks.hooks.armed import Armed, Notice
-from mcp_tasks.hooks.due import Seen, first_due, is_over, next_moment, noticed
+from mcp_tasks.hooks.due import Seen, earliest, first_due, is_over, next_moment, noticed
 from mcp_tasks.hooks.pace import LONGEST_MS, Pace
 from mcp_tasks.models import Hook, HookEvent, TaskKey
 
@@ -114,6 +114,15 @@ def test_the_next_moment_is_the_nearest_of_silence_and_deadline() -> None:
     assert next_moment(told(noticed(one, later, NOW + 2_000)), later, NOW + 2_000) == NOW + 6_000
     assert next_moment(armed("end"), RUNNING, NOW) is None
     assert next_moment(armed("end"), None, NOW) is None
+
+
+def test_of_a_task_that_waits_nothing_is_told_before_its_start_and_the_shortest_span() -> None:
+    waiting = replace(RUNNING, started_at=None)
+    assert earliest(armed("end"), waiting) is None
+    assert earliest(armed("idle", "end"), waiting) == 1_000
+    assert earliest(armed("deadline"), waiting) == 6_000
+    assert earliest(armed("deadline"), replace(waiting, timeout_ms=3_000)) == 0
+    assert earliest(armed("deadline"), replace(waiting, timeout_ms=None)) is None
 
 
 def test_it_is_over_when_the_task_is_and_everything_was_told() -> None:

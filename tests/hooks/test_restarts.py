@@ -124,8 +124,12 @@ async def test_what_a_process_saw_end_and_left_untold_the_steward_tells_soon(
     async with open_agent(state, key_file=tmp_path / "key") as agent:
         await agent.run("sleep 2", hooks=[{"webhook": receiver.url}])
         await receiver.has()
-    receiver.held.set()  # nobody has been told yet, and who was telling is gone
-    await receiver.has(2, 15)
+    receiver.held.set()  # nobody has been told yet, and who was telling is gone, if it was not the steward
+
+    async def told() -> bool:
+        return not list((state / "hooks").glob("*.json"))
+
+    await eventually(told, "the end has been told", 15)
     assert len({got.message_id for got in receiver.got}) == 1
     await nobody_left(tmp_path)
 
