@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -69,7 +70,7 @@ def _signals_as_in_a_terminal() -> Iterator[None]:
     nohup(1) hands down that SIGHUP is ignored, and a shell without job control that SIGINT and SIGQUIT are
     by what it runs in the background; a server rightly leaves it at that.
     """
-    usual = {
+    usual: dict[signal.Signals, Any] = {
         signal.SIGHUP: signal.SIG_DFL,
         signal.SIGINT: signal.default_int_handler,
         signal.SIGQUIT: signal.SIG_DFL,

@@ -389,17 +389,9 @@ def test_a_closed_stdin_ends_the_server_and_not_the_task(server: Process, tmp_pa
         assert again.answer_to(1)["result"]["structuredContent"]["state"] == "cancelled"
 
 
-@pytest.fixture
-def as_in_a_terminal() -> Iterator[None]:
-    """Whoever runs the tests under nohup(1) hands down that SIGHUP is ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_server_in_the_middle_of_a_wait(
-    as_in_a_terminal: None, server: Process, tmp_path: Path, number: signal.Signals
+    server: Process, tmp_path: Path, number: signal.Signals
 ) -> None:
     server.send(call(1, "run_command", command="sleep 60", wait_ms=20_000))
     server.send(call(2, "poll_task", task_id="x"))
