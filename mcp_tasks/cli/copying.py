@@ -105,17 +105,26 @@ async def _start_of_lines(captured: Captured, stream: Stream, end: int, lines: i
     position = end
     while position > 0:
         start = max(0, position - _PIECE)
-        begin, data = await captured.read(stream, start, position - start)
-        if begin >= position:  # nothing but a hole
-            position = start
-            continue
-        data = data[: position - begin]
-        if position == end and data.endswith(b"\n"):
-            wanted += 1
-        at = len(data)
-        while (at := data.rfind(b"\n", 0, at)) >= 0:
-            wanted -= 1
-            if wanted == 0:
-                return begin + at + 1
+        for begin, data in reversed(await _pieces(captured, stream, start, position)):
+            at = len(data)
+            if begin + at == end and data.endswith(b"\n"):
+                wanted += 1
+            while (at := data.rfind(b"\n", 0, at)) >= 0:
+                wanted -= 1
+                if wanted == 0:
+                    return begin + at + 1
         position = start
     return 0
+
+
+async def _pieces(captured: Captured, stream: Stream, start: int, end: int) -> list[tuple[int, bytes]]:
+    """What is left of a part of a stream: where each piece begins, and its bytes. Between them are holes."""
+    pieces = []
+    while start < end:
+        begin, data = await captured.read(stream, start, end - start)
+        data = data[: max(0, end - begin)]
+        if not data:
+            break
+        pieces.append((begin, data))
+        start = begin + len(data)
+    return pieces

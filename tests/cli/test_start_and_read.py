@@ -144,6 +144,12 @@ def test_logs_can_show_the_last_lines_only(cli: CommandLine) -> None:
     assert len(cli("logs", "-n", "5000", task_id).stdout) == len(cli("logs", task_id).stdout)
 
 
+def test_the_last_lines_are_those_after_what_is_gone(cli: CommandLine) -> None:
+    task = cli.run("--keep-tail", "--max-output", "100000", "seq 1 100000")
+    cli("wait", task)
+    assert cli.text("logs", "--tail", "3", task).split() == ["99998", "99999", "100000"]
+
+
 def test_logs_follow_until_the_end(cli: CommandLine, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     task_id = cli.run(f"echo first; while [ ! -e {gate} ]; do sleep 0.02; done; echo last >&2")

@@ -18,6 +18,8 @@ def test_what_is_over_is_shown_elsewhere_as_it_is_here(
     far("wait", done)
     failed = far.run("echo it broke >&2; exit 3")
     far("wait", failed, code=3)
+    kept = far.run("--keep-tail", "--max-output", "100000", "seq 1 100000")
+    far("wait", kept)
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(["true", "echo second"]))
     made = far("plan", "run", "--wait", str(plan)).stdout
@@ -28,6 +30,7 @@ def test_what_is_over_is_shown_elsewhere_as_it_is_here(
         (("ps", "--state", "failed", "--limit", "1"), 0),
         (("logs", failed), 0),
         (("logs", "--tail", "2", done), 0),
+        (("logs", "--tail", "3", kept), 0),
         (("logs", "--follow", "--stream", "stdout", done[:30]), 0),
         (("result", done), 0),
         (("result", "--json", failed), 0),
