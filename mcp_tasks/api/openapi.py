@@ -22,7 +22,8 @@ __all__ = ["document", "version"]
 Json = dict[str, Any]
 
 _BYTES: Final = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_EVENTS: Final = {"text/event-stream": {"schema": {"type": "string"}}}
+# Whether a schema is of the whole or of each event is not settled before OpenAPI 3.2, so there is none.
+_EVENTS: Final[Json] = {"text/event-stream": {}}
 _TEXTS: Final = {
     "application/json; charset=utf-8": {"schema": {"type": "object"}},
     "text/markdown; charset=utf-8": {"schema": {"type": "string"}},
