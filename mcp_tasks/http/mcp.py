@@ -53,8 +53,9 @@ class McpRoutes:
         ]
 
     def end(self) -> None:
-        """Tell those who listen that it ends; their streams are over then."""
+        """End the streams of those who listen, over /sse when they have what they asked for."""
         self._server.subscriptions.end()
+        self._sse.end()
 
     def _identify(self, context: Context) -> Identity:
         request: Request | None = context.request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 from urllib.parse import parse_qs
@@ -22,6 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from mcp_tasks.api.problems import MEDIA_TYPE, problem
 from mcp_tasks.http.bodies import given_again
+from mcp_tasks.server.open_requests import MOST_OPEN, OpenRequests
 
 __all__ = ["ANY_BODY", "MESSAGES", "SSE_SESSION", "SseRoutes"]
 
@@ -35,6 +36,7 @@ ANY_BODY: Final = 2**30
 """Bytes of a body that the SDK takes: the guard has bounded them before."""
 
 _MOST_UNREAD: Final = 32
+_TAKEN: Final = 202
 
 
 class SseRoutes:
@@ -50,6 +52,11 @@ class SseRoutes:
         self._left = left
         self._transport = SseServerTransport(MESSAGES, max_request_body_size=ANY_BODY)
         self._open: dict[str, _Waiting] = {}
+        self._ending = anyio.Event()
+
+    def end(self) -> None:
+        """End each stream, as soon as it has brought the answers that its client waits for."""
+        self._ending.set()
 
     def routes(self) -> list[BaseRoute]:
         """The routes, for the application."""
@@ -70,29 +77,45 @@ class SseRoutes:
 
         try:
             async with self._transport.connect_sse(scope, receive, watched) as (incoming, outgoing):
-                options = self._server.create_initialization_options()
-                await self._server.run(incoming, _Outgoing(outgoing, waiting), options)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._end_when_answered, waiting, group.cancel_scope)
+                    options = self._server.create_initialization_options()
+                    await self._server.run(incoming, _Outgoing(outgoing, waiting), options)
+                    group.cancel_scope.cancel()
+                await outgoing.aclose()  # what was sent is still written, and then the stream is over
         finally:
             self._open.pop(session_id, None)
             self._left(session_id)
 
+    async def _end_when_answered(self, waiting: _Waiting, stream: anyio.CancelScope) -> None:
+        await self._ending.wait()
+        while waiting.requests:
+            await waiting.requests.change()
+        stream.cancel()
+
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        waiting = self._open.get(Request(scope).query_params.get(SSE_SESSION, ""))
-        if waiting is not None and waiting.answers >= _MOST_UNREAD:
-            response = _problem(
-                429, f"{waiting.answers} answers wait to be read on the stream", "read them first"
-            )
+        if scope["method"] != "POST":
+            await self._transport.handle_post_message(scope, receive, send)
+            return
+        waiting = self._open.get(Request(scope).query_params.get(SSE_SESSION, ""), _Waiting())
+        if waiting.is_full:
+            response = _problem(429, "answers wait to be read on the stream", "read them first")
             response.headers["retry-after"] = "1"
             await response(scope, receive, send)
             return
-        if scope["method"] == "POST":
-            body = await Request(scope, receive).body()
-            if not _is_message(body):
-                await _problem(400, "the body is no JSON-RPC message")(scope, receive, send)
-                return
-            receive = given_again(body, receive)
+        body = await Request(scope, receive).body()
+        asked = _message(body)
+        if asked is None:
+            await _problem(400, "the body is no JSON-RPC message")(scope, receive, send)
+            return
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == _TAKEN:
+                waiting.requests.asked(asked)
+            await send(message)
+
         with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):  # the client has gone meanwhile
-            await self._transport.handle_post_message(scope, receive, send)
+            await self._transport.handle_post_message(scope, given_again(body, receive), watched)
 
 
 class _Endpoint:
@@ -107,9 +130,14 @@ class _Endpoint:
 
 @dataclass(slots=True)
 class _Waiting:
-    """How many answers wait because the client does not read."""
+    """What the client of a stream waits for, and the answers that wait for him because he does not read."""
 
+    requests: OpenRequests = field(default_factory=OpenRequests)
     answers: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self.answers >= _MOST_UNREAD or len(self.requests) >= MOST_OPEN
 
 
 class _Stream(Protocol):
@@ -132,6 +160,7 @@ class _Outgoing:
             await self._stream.send(item)
         finally:
             self._waiting.answers -= 1
+            self._waiting.requests.told(item.message)
 
     async def aclose(self) -> None:
         """Close the stream."""
@@ -159,10 +188,9 @@ def _problem(status: int, message: str, hint: str = "") -> JSONResponse:
     return JSONResponse(problem(status, message, hint), status, media_type=MEDIA_TYPE)
 
 
-def _is_message(body: bytes) -> bool:
-    """Whether the SDK can read it. What it cannot it would show in the log, secrets and all."""
+def _message(body: bytes) -> types.JSONRPCMessage | None:
+    """What the SDK reads of it; None where it cannot, which it would show in the log, secrets and all."""
     try:
-        types.jsonrpc_message_adapter.validate_json(body, by_name=False)
+        return types.jsonrpc_message_adapter.validate_json(body, by_name=False)
     except ValidationError:
-        return False
-    return True
+        return None

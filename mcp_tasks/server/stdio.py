@@ -21,9 +21,10 @@ from mcp.shared.message import SessionMessage
 
 from mcp_tasks.errors import TasksError
 from mcp_tasks.server.callers import Identity
-from mcp_tasks.server.frames import decoded, request_key
+from mcp_tasks.server.frames import decoded
 from mcp_tasks.server.log import log_to_stderr
 from mcp_tasks.server.mcp_server import ServerSettings, build_server
+from mcp_tasks.server.open_requests import MOST_OPEN, OpenRequests
 from mcp_tasks.server.wire import Inlet, Outlet, Wire, claimed_wire
 from mcp_tasks.service import Service
 
@@ -39,9 +40,8 @@ _LAST_ANSWERS_SECONDS: Final = 1.0
 
 _FLUSH_SECONDS: Final = 0.5
 
-_MAX_OPEN: Final = 1_000
 _MAX_BACKLOG: Final = 2**20
-"""So many requests and bytes may wait for the client; then it is not read until it reads."""
+"""So many bytes may wait for the client; then it is not read until it reads."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,8 +100,7 @@ class _Connection:
         self._bounded: threading.Timer | None = None
         self.outlet = Outlet(wire.write, lambda: self.end("nobody reads stdout"))
         self._inlet = Inlet(wire.read)
-        self._open: set[str] = set()
-        self._settled = anyio.Event()
+        self._open = OpenRequests()
         self._reading = anyio.CancelScope()
 
     def end(self, reason: str, since: float = 0.0) -> None:
@@ -131,7 +130,7 @@ class _Connection:
                     if isinstance(message, types.JSONRPCError):
                         await self.send(SessionMessage(message))
                     elif message is not None:
-                        self._note(message)
+                        self._open.asked(message)
                         await into.send(SessionMessage(message))
                 else:
                     self._bound(0.0)
@@ -145,8 +144,7 @@ class _Connection:
         try:
             await self.outlet.write(line)
         finally:
-            if isinstance(message, (types.JSONRPCResponse, types.JSONRPCError)):
-                self._settle(message.id)
+            self._open.told(message)
 
     async def aclose(self) -> None:
         """Nothing to do: `serve_stdio` closes what it opened."""
@@ -162,23 +160,11 @@ class _Connection:
     ) -> None:
         await self.aclose()
 
-    def _note(self, message: types.JSONRPCMessage) -> None:
-        if isinstance(message, types.JSONRPCRequest):
-            if message.method != "subscriptions/listen":  # nobody waits for the end of that
-                self._open.add(request_key(message.id))
-        elif isinstance(message, types.JSONRPCNotification) and message.method == "notifications/cancelled":
-            self._settle((message.params or {}).get("requestId"))  # it is never answered
-
-    def _settle(self, request_id: object) -> None:
-        self._open.discard(request_key(request_id))
-        self._settled.set()
-        self._settled = anyio.Event()
-
     async def _clear_to_read(self) -> bool:
         """Wait while the client has too much to read; false when it has gone meanwhile."""
-        while len(self._open) >= _MAX_OPEN or self.outlet.backlog >= _MAX_BACKLOG:
+        while len(self._open) >= MOST_OPEN or self.outlet.backlog >= _MAX_BACKLOG:
             with anyio.move_on_after(_STUCK_SECONDS) as waited:
-                await self._settled.wait()
+                await self._open.change()
             if waited.cancelled_caught and self._inlet.hung_up():
                 return False
         return True
@@ -187,7 +173,7 @@ class _Connection:
         """Let requests end that were sent just before stdin closed, as `printf … | mcp-tasks` does."""
         with anyio.move_on_after(_LAST_ANSWERS_SECONDS):
             while self._open and not self.outlet.hung_up():
-                await self._settled.wait()
+                await self._open.change()
 
 
 async def _report(service: Service) -> None:
