@@ -129,9 +129,11 @@ class Waiting:
         run, since = sight.task.begun, condition.since
         if since is not None and since.run != run:
             since = Cursor(run)  # all that this run has written came after it
-        sizes = self._sizes(sight)
+        sizes = (0, 0)
         if since is not None and condition.until == "output":
             sizes = (since.stdout, since.stderr)
+        elif condition.until in ("output", "idle"):  # nobody else asks how much there is
+            sizes = self._sizes(sight)
         return _Look(run, sizes, time.monotonic(), self._watch(sight, condition, since))
 
     def _watch(self, sight: Sight, condition: Condition, since: Cursor | None) -> PatternWatch | None:
