@@ -6,9 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcp_tasks.errors import TasksError
-    from mcp_tasks.library import BlockingTasks, Tasks, open_blocking_tasks, open_tasks
+    from mcp_tasks.library import (
+        BlockingTasks,
+        RemoteTasks,
+        Tasks,
+        open_blocking_tasks,
+        open_remote_tasks,
+        open_tasks,
+    )
 
-__all__ = ["BlockingTasks", "Tasks", "TasksError", "open_blocking_tasks", "open_tasks"]
+__all__ = [
+    "BlockingTasks",
+    "RemoteTasks",
+    "Tasks",
+    "TasksError",
+    "open_blocking_tasks",
+    "open_remote_tasks",
+    "open_tasks",
+]
 
 
 def __getattr__(name: str) -> Any:

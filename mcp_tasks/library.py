@@ -4,22 +4,26 @@
         task = await tasks.run("make test", wait_ms=0)
         done = await tasks.wait(task["task_id"])
 
-Commands outlive the program, as they outlive a server.
+Commands outlive the program, as they outlive a server. `open_remote_tasks` is the same with a server
+elsewhere.
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.from_thread
+from pydantic import SecretStr
 
 from mcp_tasks.app import open_service
 from mcp_tasks.models import DEFAULT_SESSION
+from mcp_tasks.output import Stream
 from mcp_tasks.requests import (
     CancelTask,
     ClearTask,
@@ -40,19 +44,28 @@ from mcp_tasks.requests import (
 from mcp_tasks.service import Caller, Service, View
 from mcp_tasks.settings import Settings, user_name
 
-__all__ = ["BlockingTasks", "Tasks", "open_blocking_tasks", "open_tasks"]
+if TYPE_CHECKING:
+    from mcp_tasks.remote import RemoteService
+
+__all__ = [
+    "BlockingTasks",
+    "RemoteTasks",
+    "Tasks",
+    "open_blocking_tasks",
+    "open_remote_tasks",
+    "open_tasks",
+]
 
 _FOREVER_MS = 10 * 365 * 86_400_000
+_PIECE = 1 << 18
+
+_log = logging.getLogger(__name__)
 
 
-class Tasks:
-    """Tasks of one session. Each method takes the arguments of the tool of its name, as keywords.
+class _Calls:
+    """What can be done, wherever it is done."""
 
-    Answers are the views of the tools, as dicts; errors are `mcp_tasks.errors.TasksError`. A program
-    has no client that loses patience, so a wait lasts as long as it is told to.
-    """
-
-    def __init__(self, service: Service, caller: Caller) -> None:
+    def __init__(self, service: Service | RemoteService, caller: Caller) -> None:
         self._service = service
         self._caller = caller
 
@@ -84,19 +97,6 @@ class Tasks:
     async def result(self, task_id: str, **options: Any) -> View:
         """Read record and output: `get_result`."""
         return await self._service.get_result(self._caller, GetResult(task_id=task_id, **options))
-
-    def output(self, task_id: str, stream: str = "stdout") -> Iterator[bytes]:
-        """Every byte that a task has written to a stream so far, in pieces."""
-        if stream not in ("stdout", "stderr"):
-            raise ValueError("stream is stdout or stderr")
-        _, output = self._service.output_of(self._caller, task_id)
-        position = 0
-        while True:
-            start, piece = output.read("stdout" if stream == "stdout" else "stderr", position, 1 << 18)
-            if not piece:
-                return
-            yield piece
-            position = start + len(piece)
 
     async def cancel(self, task_id: str, **options: Any) -> View:
         """End a task and all its processes: `cancel_task`."""
@@ -135,6 +135,61 @@ class Tasks:
         return await self._service.end_session(self._caller, EndSession(**options))
 
 
+class Tasks(_Calls):
+    """Tasks of one session. Each method takes the arguments of the tool of its name, as keywords.
+
+    Answers are the views of the tools, as dicts; errors are `mcp_tasks.errors.TasksError`. A program
+    has no client that loses patience, so a wait lasts as long as it is told to.
+    """
+
+    def __init__(self, service: Service, caller: Caller) -> None:
+        super().__init__(service, caller)
+        self._here = service
+
+    def output(self, task_id: str, stream: str = "stdout") -> Iterator[bytes]:
+        """Every byte that a task has written to a stream so far, in pieces."""
+        name = _stream(stream)
+        _, output = self._here.output_of(self._caller, task_id)
+        position = 0
+        while True:
+            start, piece = output.read(name, position, _PIECE)
+            if not piece:
+                return
+            yield piece
+            position = start + len(piece)
+
+
+class RemoteTasks(_Calls):
+    """`Tasks` of a server elsewhere: the same methods, but that `output` is to be iterated with `async for`.
+
+    A break is waited out, and what is read or waited for goes on where it was. `run`, `run_plan` and `send`
+    wait no longer than the server lets its clients; all others as long as they are told to.
+    """
+
+    def __init__(self, service: RemoteService, caller: Caller) -> None:
+        super().__init__(service, caller)
+        self._there = service
+
+    async def output(self, task_id: str, stream: str = "stdout") -> AsyncIterator[bytes]:
+        """Every byte that a task has written to a stream so far, in pieces."""
+        name = _stream(stream)
+        reached, _ = await self._there.reached(self._caller, task_id)
+        output = await self._there.captured(self._caller, task_id, reached.run)
+        position = 0
+        while True:
+            start, piece = await output.read(name, position, _PIECE)
+            if not piece:
+                return
+            yield piece
+            position = start + len(piece)
+
+
+def _stream(name: str) -> Stream:
+    if name not in ("stdout", "stderr"):
+        raise ValueError("stream is stdout or stderr")
+    return "stdout" if name == "stdout" else "stderr"
+
+
 def _listed(given: Any) -> Any:
     """A sequence as a request takes it; what is none is left for the request to refuse."""
     return tuple(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else given
@@ -156,16 +211,47 @@ async def open_tasks(
         StoreUnavailable: The state directory cannot be used.
     """
     chosen = Settings(dir=None if directory is None else Path(directory), session=session, **settings)
-    name = chosen.session or DEFAULT_SESSION
-    caller = Caller(
-        user_name(),
-        name,
-        named=chosen.session is not None,
-        max_wait_ms=_FOREVER_MS,
-        share=chosen.share.get_secret_value() if chosen.share else None,
-    )
     async with open_service(chosen) as service:
-        yield Tasks(service, caller)
+        yield Tasks(service, _caller(chosen))
+
+
+@asynccontextmanager
+async def open_remote_tasks(
+    address: str,
+    *,
+    token: str | None = None,
+    session: str | None = None,
+    tell: Callable[[str], None] = _log.warning,
+    **settings: Any,
+) -> AsyncIterator[RemoteTasks]:
+    """Open the tasks of a session of a server that serves HTTP.
+
+    Args:
+        address: http://…, https://… or unix:PATH, as the server tells it when it starts.
+        token: What lets us in there; else MCP_TASKS_TOKEN.
+        session: Name of the session.
+        tell: Is told, in a sentence, when the connection is lost and when it is there again.
+        settings: As for `open_tasks`; `share` is of use here.
+
+    Raises:
+        InvalidArgument: The address, the token or a setting is wrong.
+    """
+    from mcp_tasks.remote import open_remote  # which takes an HTTP client that who works here does not need
+
+    secret = None if token is None else SecretStr(token)
+    chosen = Settings(session=session, token=secret, **settings)
+    async with open_remote(address, token=chosen.token, tell=tell) as service:
+        yield RemoteTasks(service, _caller(chosen))
+
+
+def _caller(settings: Settings) -> Caller:
+    return Caller(
+        user_name(),
+        settings.session or DEFAULT_SESSION,
+        named=settings.session is not None,
+        max_wait_ms=_FOREVER_MS,
+        share=settings.share.get_secret_value() if settings.share else None,
+    )
 
 
 class BlockingTasks:

@@ -6,8 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -29,6 +28,7 @@ from mcp_tasks.errors import InvalidArgument, PlanNotFound, TaskNotFound
 from mcp_tasks.models import TASK_ID
 from mcp_tasks.output import Cursor, Stream
 from mcp_tasks.remote.address import Address
+from mcp_tasks.remote.asking import fields_of, headers_of, path_of, session_of
 from mcp_tasks.remote.attempts import Answer, Ask
 from mcp_tasks.remote.backoff import Patience
 from mcp_tasks.remote.connection import Connection
@@ -60,13 +60,14 @@ from mcp_tasks.requests import (
     WaitTasks,
 )
 from mcp_tasks.service import Caller, View
-from mcp_tasks.service.access import session_of_share
 from mcp_tasks.service.desk import waits_for_more
 
 __all__ = ["RemoteService", "open_remote"]
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _FOLLOW_MS: Final = 20_000
+_LONGEST_MS: Final = 3_600_000
+"""For which an answer is waited for, however long the wait is that was asked for."""
 _PAGE: Final = 262_144
 
 
@@ -132,7 +133,7 @@ class RemoteService:
 
     async def send_input(self, caller: Caller, request: SendInput) -> View:
         """Give a running command input; never twice."""
-        return await self._ask(caller, request, wait_ms=_FOLLOW_MS)
+        return await self._ask(caller, request, wait_ms=max(request.wait_ms or 0, _FOLLOW_MS))
 
     async def wait_tasks(self, caller: Caller, request: WaitTasks) -> View:
         """Wait for several tasks."""
@@ -222,8 +223,8 @@ class RemoteService:
     async def import_journal(self, caller: Caller, document: bytes) -> View:
         """Take the messages of an export over; those that are there already are skipped, so also twice."""
         row = operation("import_journal")
-        path = _path(row.path, {"session": _session(caller)})
-        headers = {**_headers(caller), "content-type": "application/json"}
+        path = path_of(row.path, {"session": session_of(caller)})
+        headers = {**headers_of(caller), "content-type": "application/json"}
         return await self._connection.view(
             Ask(row.method, path, body=document, headers=headers, wait_s=60.0, is_repeatable=True)
         )
@@ -289,9 +290,9 @@ class RemoteService:
             row = operation(f"read_{stream}")
             ask = Ask(
                 row.method,
-                _path(row.path, {"task_id": task_id}),
+                path_of(row.path, {"task_id": task_id}),
                 query={"session": caller.session} if caller.named else {},
-                headers={**_headers(caller), "range": f"bytes={start}-{start + limit - 1}"},
+                headers={**headers_of(caller), "range": f"bytes={start}-{start + limit - 1}"},
                 is_repeatable=True,
                 what=f"{stream} at byte {start}",
             )
@@ -336,10 +337,10 @@ class RemoteService:
     ) -> View:
         """Carry out one operation; what only reads may always be asked again."""
         row = operation(name or request.tool)
-        given = _named(caller, request)
+        given = fields_of(caller, request)
         if "session" in row.path_fields:
-            given["session"] = _session(caller)
-        path = _path(row.path, {field: given.pop(field) for field in row.path_fields})
+            given["session"] = session_of(caller)
+        path = path_of(row.path, {field: given.pop(field) for field in row.path_fields})
         in_query = row.method in ("GET", "DELETE")
         view = await self._connection.view(
             Ask(
@@ -347,8 +348,8 @@ class RemoteService:
                 path,
                 query=given if in_query else {},
                 body=None if in_query else given,
-                headers=_headers(caller),
-                wait_s=wait_ms / 1000,
+                headers=headers_of(caller),
+                wait_s=min(wait_ms, _LONGEST_MS) / 1000,
                 is_repeatable=repeatable or row.method == "GET",
                 what=what,
             )
@@ -380,32 +381,6 @@ async def open_remote(
     """
     async with Connection(Address.parse(address), token, tell, patience) as connection:
         yield RemoteService(connection)
-
-
-def _named(caller: Caller, request: Request) -> dict[str, Any]:
-    """The fields of a request as they are sent, with the session that the caller has named."""
-    fields = request.model_dump(mode="json", exclude_unset=True)
-    given = {name: value for name, value in fields.items() if value is not None}
-    return {**given, "session": caller.session} if caller.named else given
-
-
-def _session(caller: Caller) -> str:
-    """The session that a path names: where nobody has named one, that of the share, else the default."""
-    if caller.share is not None and not caller.named:
-        return session_of_share(caller.share) or caller.session
-    return caller.session
-
-
-def _headers(caller: Caller) -> dict[str, str]:
-    if caller.share is None:
-        return {}
-    if not caller.share.isascii() or not caller.share.isprintable():
-        raise InvalidArgument("MCP_TASKS_SHARE is no token", "give the token as it was told")
-    return {"mcp-tasks-share": caller.share}
-
-
-def _path(template: str, fields: dict[str, Any]) -> str:
-    return template.format(**{name: quote(str(value), safe="") for name, value in fields.items()})
 
 
 def _own_key() -> str:
