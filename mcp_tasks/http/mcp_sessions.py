@@ -21,6 +21,9 @@ __all__ = ["McpSessions"]
 _MOST: Final = 4_000
 """Each takes 40 KiB."""
 
+_COME_BACK_MS: Final = 1_000
+"""When a client is to come back after its stream has broken."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -38,7 +41,9 @@ class McpSessions(StreamableHTTPSessionManager):
     """
 
     def __init__(self, server: Server[Any], left: Callable[[str], None], *, most: int = _MOST) -> None:
-        super().__init__(server, max_request_body_size=ANY_BODY, max_sessions=most)
+        super().__init__(
+            server, max_request_body_size=ANY_BODY, max_sessions=most, retry_interval=_COME_BACK_MS
+        )
         self._left = left
         self._most = most
         self._room = EventRoom()

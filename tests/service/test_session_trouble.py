@@ -225,7 +225,7 @@ async def test_a_value_that_cannot_be_unsealed_keeps_a_command_from_running(
     agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await agent.update(env={"A": "1"})
-    monkeypatch.setattr(agent.service._desk.workspaces, "_sealer", _Keyless())
+    monkeypatch.setattr(agent.service._desk.workspaces, "sealer", _Keyless())
     with pytest.raises(StoreUnavailable, match="no key"):
         await agent.run("true")
     assert (await agent.list())["tasks"] == []
