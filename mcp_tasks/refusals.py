@@ -34,6 +34,7 @@ _RIGHT = {
     "hooks": 'give a list of maps, like [{"webhook": "https://example.org/told"}]',
     "key": 'give a text that stands for this one start, like "build-42", or leave key out',
     "label": 'give a name to find it by, like "nightly build", or leave label out',
+    "on": 'give "end", "idle" or "deadline", or a list of them',
     "pattern": 'give a regular expression, like "error|warning"',
     "preferences": 'give a map, like {"project": {"test": "make check"}}; null forgets a key',
     "session": 'give the name of a session, like "my-project", or leave session out',
@@ -43,6 +44,7 @@ _RIGHT = {
     "task_id": "give one task id as run_command answered it; list_tasks finds it",
     "task_ids": _IDS,
     "text": 'give the text as one string, like "yes"',
+    "webhook": 'give an absolute URL, like "https://example.org/told"',
 }
 """What would be right, by parameter; of the others, their type tells it."""
 
@@ -72,16 +74,31 @@ def kind_of(value: object) -> str:
 
 
 def unknown_parameter(
-    name: str, tool: str, parameters: Iterable[str], aliases: Iterable[str] = ()
+    name: str,
+    tool: str,
+    parameters: Iterable[str],
+    aliases: Iterable[str] = (),
+    habits: Mapping[str, str] | None = None,
 ) -> InvalidArgument:
-    """Refuse a name that a tool does not know, with the nearest one that it does, or with all of them."""
+    """Refuse a name that a tool does not know, with the nearest one that it does, or with all of them.
+
+    Args:
+        name: As it was given.
+        tool: Whose parameters they are.
+        parameters: Those that it has.
+        aliases: Names that are taken as well.
+        habits: Names that are not taken, with the parameters that they stand for elsewhere.
+    """
     own = list(parameters)
-    nearest = difflib.get_close_matches(name[:64].lower(), [*own, *aliases], n=1, cutoff=_NEAR)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"{tool} takes {', '.join(own)}"
+    others = habits or {}
+    nearest = difflib.get_close_matches(name[:64].lower(), [*own, *aliases, *others], n=1, cutoff=_NEAR)
+    hint = f"did you mean {others.get(nearest[0], nearest[0])!r}?" if nearest else f"{tool} takes {', '.join(own)}"
     return InvalidArgument(f"unknown parameter {name[:64]!r}", hint)
 
 
-def refusal(error: ErrorDetails, tool: str, parameters: Iterable[str]) -> InvalidArgument:
+def refusal(
+    error: ErrorDetails, tool: str, parameters: Iterable[str], habits: Mapping[str, str] | None = None
+) -> InvalidArgument:
     """Turn the first thing that pydantic found wrong into our words; only its type reaches them."""
     location = [part for part in error["loc"] if part not in ("str", "[key]")]
     name = (
@@ -95,7 +112,7 @@ def refusal(error: ErrorDetails, tool: str, parameters: Iterable[str]) -> Invali
         case "missing":
             return InvalidArgument(f"{name} is missing", right)
         case "extra_forbidden":
-            return unknown_parameter(name, tool, parameters)
+            return unknown_parameter(name, tool, parameters, habits=habits)
         case "literal_error":
             return InvalidArgument(
                 f"{name} has a value that it cannot have", f"give one of {limits['expected']}"

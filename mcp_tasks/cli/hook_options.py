@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from mcp_tasks.requests import TaskHook
 
 __all__ = ["HookOptions", "hooks_of"]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 HookOptions = Annotated[
     list[str] | None,
@@ -40,7 +43,8 @@ def _hook(text: str) -> TaskHook:
     from mcp_tasks.errors import InvalidArgument
     from mcp_tasks.requests import TaskHook
 
-    if text.startswith(("http://", "https://")) and len(text.split()) == 1:
+    # No command begins like this, so what is not http or https is refused and not run.
+    if _URL.match(text):
         return TaskHook(webhook=text)
     if text == "desktop":
         return TaskHook(desktop=True)

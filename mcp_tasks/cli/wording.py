@@ -53,12 +53,14 @@ _FLAGS = {
         for name in ("after", "cancel", "cursor", "cwd", "env", "key", "label", "retries", "state", "until")
     },
     **{name: own for name, own in _OWN_WORDS.items() if own.startswith("--")},
+    "hooks": "--hook",
     "limit": "--limit",
     "max_bytes": "--max-bytes",
     "max_output_bytes": "--max-output",
 }
 """Parameters with the flags that they come from. Some are plain words, so only refusals begin with them."""
 
+_HOOK = re.compile(r"hooks\[(\d+)\](?=:? )")
 _NAMED = re.compile(rf"\b(?:{'|'.join(sorted(_OWN_WORDS, key=len, reverse=True))})\b")
 _REFUSED = re.compile(rf"({'|'.join(_FLAGS)})(?= (?:is|has|must|does not go|goes) )")
 
@@ -70,7 +72,10 @@ def in_own_words(text: str) -> str:
 
 def explained(error: TasksError) -> str:
     """An error on one line, with what would be right."""
-    message = error.message
+    message = _HOOK.sub(r"--hook number \1", error.message, count=1)
+    if message.startswith("--hook number "):
+        # What a hook takes are the keys of a map, which are the same here.
+        return f"{message} ({error.hint})" if error.hint else message
     # Other messages quote what somebody gave, and that is not to be reworded.
     if error.code == "invalid_argument" and (refused := _REFUSED.match(message)):
         message = _FLAGS[refused[1]] + in_own_words(message[refused.end() :])

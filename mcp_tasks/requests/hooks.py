@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -58,7 +59,15 @@ class TaskHook(Request):
         before_ms: Before the end of `timeout_ms`, when `deadline` is told; None means 60,000.
     """
 
-    tool = "run_command.hooks"
+    tool = "a hook"
+    habits: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("url", "uri", "endpoint", "address", "post"), "webhook"),
+        **dict.fromkeys(("cmd", "run", "exec", "script", "shell"), "command"),
+        **dict.fromkeys(("notify", "notification"), "desktop"),
+        **dict.fromkeys(("event", "events", "when"), "on"),
+        "idle": "idle_ms",
+        "before": "before_ms",
+    }
 
     command: Command | None = Field(default=None, repr=False)
     webhook: Url | None = Field(default=None, repr=False)
@@ -81,6 +90,10 @@ class TaskHook(Request):
             if getattr(self, name) is not None and event not in self.events:
                 raise InvalidArgument(f"{name} goes with on: {event}", f"add {event} to on, or leave on out")
         return self
+
+    @classmethod
+    def _parameters(cls) -> list[str]:
+        return [name for name in cls.model_fields if name != "session"]
 
     @property
     def kind(self) -> HookKind:

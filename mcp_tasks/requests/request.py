@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +25,9 @@ class Request(BaseModel):
     tool: ClassVar[str]
     """Name of the MCP tool that carries this request."""
 
+    habits: ClassVar[Mapping[str, str]] = {}
+    """Names that are given by habit and not taken, with the parameters that they stand for."""
+
     session: SessionName | None = None
 
     def __init__(self, **fields: Any) -> None:
@@ -32,4 +36,9 @@ class Request(BaseModel):
         except ValidationError as error:
             # `from None`: the original would show the values in a traceback.
             first = error.errors(include_url=False, include_input=True)[0]
-            raise refusal(first, self.tool, type(self).model_fields) from None
+            raise refusal(first, self.tool, self._parameters(), self.habits) from None
+
+    @classmethod
+    def _parameters(cls) -> list[str]:
+        """What it takes, as a refusal tells it."""
+        return list(cls.model_fields)

@@ -149,7 +149,7 @@ def _stands_for(name: str, shapes: Mapping[str, Shape]) -> str | None:
 def _unknown(name: str, request: type[Request], shapes: Mapping[str, Shape]) -> InvalidArgument:
     known = [own for own in shapes if own != "session" or request not in (PlanStep, TaskHook)]
     aliases = (alias for alias in ALIASES if _stands_for(alias, shapes))
-    return unknown_parameter(name, request.tool, known, aliases)
+    return unknown_parameter(name, request.tool, known, aliases, request.habits)
 
 
 def _background(name: str, value: Any) -> int | None:
