@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,7 +229,7 @@ async def open_remote_tasks(
 
     Args:
         address: http://…, https://… or unix:PATH, as the server tells it when it starts.
-        token: What lets us in there; else MCP_TASKS_TOKEN.
+        token: What lets us in there, also the token of a share; else MCP_TASKS_TOKEN.
         session: Name of the session.
         tell: Is told, in a sentence, when the connection is lost and when it is there again.
         settings: As for `open_tasks`; `share` is of use here.
@@ -236,12 +237,14 @@ async def open_remote_tasks(
     Raises:
         InvalidArgument: The address, the token or a setting is wrong.
     """
-    from mcp_tasks.remote import open_remote  # which takes an HTTP client that who works here does not need
+    # It takes an HTTP client, which who works here does not need.
+    from mcp_tasks.remote import open_remote, share_given
 
     secret = None if token is None else SecretStr(token)
     chosen = Settings(session=session, token=secret, **settings)
     async with open_remote(address, token=chosen.token, tell=tell) as service:
-        yield RemoteTasks(service, _caller(chosen))
+        caller = replace(_caller(chosen), share=share_given(chosen.share, chosen.token))
+        yield RemoteTasks(service, caller)
 
 
 def _caller(settings: Settings) -> Caller:

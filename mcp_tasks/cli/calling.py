@@ -113,7 +113,7 @@ def call(
             session=settings.session or DEFAULT_SESSION,
             named=settings.session is not None,
             max_wait_ms=CHUNK_MS,
-            share=settings.share.get_secret_value() if settings.share else None,
+            share=_share(settings),
         )
         async with _backend(settings, starts=starts) as backend:
             try:
@@ -126,6 +126,15 @@ def call(
         return anyio.run(carried_out)
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None
+
+
+def _share(settings: Settings) -> str | None:
+    """The share by which everything is done; to a server elsewhere it can be the token itself."""
+    if settings.server is not None:
+        from mcp_tasks.remote import share_given
+
+        return share_given(settings.share, settings.token)
+    return settings.share.get_secret_value() if settings.share else None
 
 
 @asynccontextmanager

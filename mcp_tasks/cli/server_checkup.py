@@ -25,10 +25,10 @@ def examine_server(settings: Settings, address: str) -> list[Finding]:
     import anyio
 
     from mcp_tasks.models import DEFAULT_SESSION
-    from mcp_tasks.remote import open_remote
+    from mcp_tasks.remote import open_remote, share_given
     from mcp_tasks.service import Caller
 
-    share = settings.share.get_secret_value() if settings.share else None
+    share = share_given(settings.share, settings.token)
     caller = Caller(settings.owner, settings.session or DEFAULT_SESSION, named=False, share=share)
 
     async def asked() -> tuple[dict[str, Any], float, float]:
@@ -48,6 +48,8 @@ def examine_server(settings: Settings, address: str) -> list[Finding]:
         return [version, Finding("wrong", "reach", error.message, error.hint)]
     reached = Finding("well", "reach", f"{address} answers in {(after - before) * 1000:.0f} ms")
     who = f"it knows you as {info['owner']}, with the role {info['role']}"
+    if "share" in info:
+        who = f"it lets you into session {info['session']} of {info['owner']}, with the role {info['role']}"
     return [reached, *_versions(info["version"]), Finding("well", "token", who), *_clock(info, before, after)]
 
 

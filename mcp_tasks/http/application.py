@@ -49,4 +49,4 @@ def build_application(service: Service, settings: ApplicationSettings) -> Ending
         Route("/metrics", metrics.answer),
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: unrouted})
-    return Ending(metrics.counting(Guard(app, settings)), mcp.end)
+    return Ending(metrics.counting(Guard(app, settings, service.admitted)), mcp.end)

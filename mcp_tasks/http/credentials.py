@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
+import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from pydantic import SecretStr
 
-from mcp_tasks.errors import InvalidArgument, PolicyDenied
+from mcp_tasks.errors import InvalidArgument, PolicyDenied, ShareNotValid
 from mcp_tasks.http.addresses import is_loopback
 from mcp_tasks.http.oauth import IssuerAway, IssuerTokens, OauthSettings, Resource, resource_of
 from mcp_tasks.http.principals import READ_SCOPE, WRITE_SCOPE, Principal
 from mcp_tasks.http.refusals import Refusal, Refused
 from mcp_tasks.http.token import FileToken, GivenToken, Token, TokenFile
+from mcp_tasks.models import DEFAULT_SESSION
+from mcp_tasks.service import Caller
+from mcp_tasks.service.access import REFUSAL_S, TOKEN_PREFIX
 
-__all__ = ["CredentialSettings", "Credentials", "refuse_open_door"]
+__all__ = ["Admit", "CredentialSettings", "Credentials", "no_shares", "refuse_open_door"]
+
+Admit: TypeAlias = Callable[[Caller], Awaitable[Caller]]
+"""Lets in who comes with a share: see `Service.admitted`."""
 
 _OWNER_PREFIX: Final = "oauth:"
 """No operating-system user has a colon in his name, so no subject can be one."""
 
+_SHARE_OWNER: Final = "share:"
+"""As whom the bearer of a share is known before he has been led into its session; no user, either."""
+
+_SHARE_BEGINS: Final = TOKEN_PREFIX.encode()
 _LONGEST: Final = 16_384
+
+_log = logging.getLogger(__name__)
 
 
 class CredentialSettings(OauthSettings, Protocol):
@@ -98,15 +114,25 @@ def refuse_open_door(settings: CredentialSettings) -> None:
         )
 
 
+async def no_shares(_: Caller) -> Caller:
+    """An `Admit` by which no share opens anything."""
+    raise ShareNotValid
+
+
 class Credentials:
     """Tells who sends a request. Makes the built-in token where there is none.
+
+    Args:
+        settings: Which credentials there are.
+        admit: Looks at shares, the tokens of which are credentials as well.
 
     Raises:
         InvalidArgument: A setting is wrong.
         StoreUnavailable: The token cannot be kept.
     """
 
-    def __init__(self, settings: CredentialSettings) -> None:
+    def __init__(self, settings: CredentialSettings, admit: Admit = no_shares) -> None:
+        self._admit = admit
         self._user = Principal(settings.owner).as_user("", client_id="mcp-tasks")
         self._token: Token | None = None if settings.no_token else _built_in(settings)
         self._needed = settings.oauth_scopes
@@ -127,15 +153,20 @@ class Credentials:
         Raises:
             Refused: It proves nothing, or not enough.
         """
-        if self._token is None:
-            return self._user
+        began = time.monotonic()
         kind, _, given = (authorization or b"").partition(b" ")
-        given = given.strip()
-        if kind.lower() != b"bearer" or not given:
-            raise _unknown(challenge, "a token is needed", self._hint())
-        if self._token.fits(given):
+        given = given.strip() if kind.lower() == b"bearer" else b""
+        if given.startswith(_SHARE_BEGINS):
+            # Looked at first: who shows a share means that session, also where everybody comes in.
+            if (bearer := await self._bearer(given)) is not None:
+                return bearer
+        elif self._token is None:
             return self._user
-        if self._issuer is not None and len(given) <= _LONGEST:
+        elif not given:
+            raise _unknown(challenge, "a token is needed", self._hint())
+        elif self._token.fits(given):
+            return self._user
+        elif self._issuer is not None and len(given) <= _LONGEST:
             try:
                 access = await self._issuer.verify_token(given.decode("ascii", "replace"))
             except IssuerAway:
@@ -144,9 +175,21 @@ class Credentials:
                 ) from None
             if access is not None:
                 return self._subject(access, challenge)
+        # A share that opens nothing has taken as long, so that the time does not tell what was wrong.
+        await anyio.sleep(max(0.0, began + REFUSAL_S - time.monotonic()))
         raise _unknown(
             f'{challenge}, error="invalid_token"', "the token is not valid, or not any more", self._hint()
         )
+
+    async def _bearer(self, token: bytes) -> AuthenticatedUser | None:
+        """Who comes with a share; None where it opens nothing."""
+        share = token.decode("ascii", "replace")
+        try:
+            admitted = await self._admit(Caller("", DEFAULT_SESSION, named=False, share=share))
+        except ShareNotValid:
+            return None
+        principal = Principal(f"{_SHARE_OWNER}{admitted.via}", admitted.role, share)
+        return principal.as_user("", client_id="mcp-tasks")
 
     def _subject(self, access: AccessToken, challenge: str) -> AuthenticatedUser:
         may_write, may_read = WRITE_SCOPE in access.scopes, READ_SCOPE in access.scopes
@@ -173,7 +216,17 @@ class Credentials:
 
 def _built_in(settings: CredentialSettings) -> Token:
     if settings.token is not None:
-        return GivenToken(settings.token.get_secret_value())
+        given = settings.token.get_secret_value()
+        if given.startswith(TOKEN_PREFIX):
+            raise InvalidArgument(
+                "MCP_TASKS_TOKEN is the token of a share, whose holder would come in as the owner",
+                "unset it for the server; it is of use to a client alone",
+            )
+        _log.info(
+            "the token of this server is the one given in MCP_TASKS_TOKEN, not that of the state directory:"
+            " what `mcp-tasks token` shows or makes is of no use here"
+        )
+        return GivenToken(given)
     TokenFile(settings.dir).make()
     return FileToken(settings.dir)
 

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcp_tasks.http.addresses import Names, is_loopback
-from mcp_tasks.http.credentials import Credentials, CredentialSettings
+from mcp_tasks.http.credentials import Admit, Credentials, CredentialSettings, no_shares
 from mcp_tasks.http.limits import BodyRoom, Rates, Take, bounded_body, peer_of, refuse_oversized
 from mcp_tasks.http.refusals import Refusal, Refused
 
@@ -56,16 +56,21 @@ class GuardSettings(CredentialSettings, Protocol):
 class Guard:
     """The outermost layer of the application. Makes the built-in token where there is none.
 
+    Args:
+        app: What lies behind it.
+        settings: Which requests pass.
+        admit: Lets in who comes with a share.
+
     Raises:
         InvalidArgument: A setting is wrong.
         StoreUnavailable: The token cannot be kept.
     """
 
-    def __init__(self, app: ASGIApp, settings: GuardSettings) -> None:
+    def __init__(self, app: ASGIApp, settings: GuardSettings, admit: Admit = no_shares) -> None:
         self._app = app
         here = settings.uds is not None or is_loopback(settings.host)
         self._names = Names(settings.allowed_hosts, settings.allowed_origins, loopback=here)
-        self._credentials = Credentials(settings)
+        self._credentials = Credentials(settings, admit)
         self._rates = Rates(settings.requests_per_second)
         self._strangers = Rates(_STRANGERS_PER_SECOND)
         self._max_bytes = settings.max_request_bytes

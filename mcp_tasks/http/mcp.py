@@ -61,7 +61,7 @@ class McpRoutes:
         request: Request | None = context.request
         principal = principal_of(None if request is None else request.scope.get("user"))
         attendance = None if request is None else self._attendance(request, principal.owner, context)
-        return Identity(principal.owner, principal.role, attendance)
+        return Identity(principal.owner, principal.role, attendance, principal.share)
 
     def _attendance(self, request: Request, owner: str, context: Context) -> Attendance:
         if request.scope["path"].startswith(MESSAGES):

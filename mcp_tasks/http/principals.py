@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
+from pydantic import SecretStr
 
 from mcp_tasks.errors import PolicyDenied
 from mcp_tasks.models import Role
@@ -18,6 +19,7 @@ WRITE_SCOPE: Final = "mcp-tasks:write"
 
 _ROLE_CLAIM: Final = "mcp-tasks/role"
 _OWNER_CLAIM: Final = "mcp-tasks/owner"
+_SHARE_CLAIM: Final = "mcp-tasks/share"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,20 @@ class Principal:
 
     Attributes:
         owner: Whose tasks are his: the operating-system user for the built-in token, else a name made of
-            the subject that can be no user's.
+            the subject, or of the share, that can be no user's.
         role: What he may do with them.
+        share: Token of the share that he has come with. It leads him into its session, and nowhere else.
     """
 
     owner: str
     role: Role = "owner"
+    share: str | None = field(default=None, repr=False)
 
     def as_user(self, token: str, *, client_id: str, issuer: str | None = None) -> AuthenticatedUser:
         """The same as the SDK has it in `scope["user"]`; it binds an MCP session to its principal by that."""
         claims: dict[str, Any] = {_OWNER_CLAIM: self.owner, _ROLE_CLAIM: self.role}
+        if self.share is not None:
+            claims[_SHARE_CLAIM] = SecretStr(self.share)
         if issuer is not None:
             claims["iss"] = issuer
         return AuthenticatedUser(
@@ -48,5 +54,10 @@ def principal_of(user: object) -> Principal:
     if isinstance(user, AuthenticatedUser):
         claims = user.access_token.claims or {}
         if _OWNER_CLAIM in claims:
-            return Principal(claims[_OWNER_CLAIM], claims[_ROLE_CLAIM])
+            share: SecretStr | None = claims.get(_SHARE_CLAIM)
+            return Principal(
+                claims[_OWNER_CLAIM],
+                claims[_ROLE_CLAIM],
+                None if share is None else share.get_secret_value(),
+            )
     raise PolicyDenied("this needs a token", "send Authorization: Bearer and the token of the server")

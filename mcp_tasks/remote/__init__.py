@@ -7,7 +7,8 @@ may take long.
 
 from __future__ import annotations
 
+from mcp_tasks.remote.asking import share_given
 from mcp_tasks.remote.backoff import Patience
 from mcp_tasks.remote.service import RemoteService, open_remote
 
-__all__ = ["Patience", "RemoteService", "open_remote"]
+__all__ = ["Patience", "RemoteService", "open_remote", "share_given"]

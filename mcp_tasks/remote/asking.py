@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from mcp_tasks.errors import InvalidArgument
 from mcp_tasks.requests import Request
 from mcp_tasks.service import Caller
-from mcp_tasks.service.access import session_of_share
+from mcp_tasks.service.access import TOKEN_PREFIX, session_of_share
 
-__all__ = ["fields_of", "headers_of", "path_of", "session_of"]
+__all__ = ["fields_of", "headers_of", "path_of", "session_of", "share_given"]
 
 
 def fields_of(caller: Caller, request: Request) -> dict[str, Any]:
@@ -18,6 +20,14 @@ def fields_of(caller: Caller, request: Request) -> dict[str, Any]:
     fields = request.model_dump(mode="json", exclude_unset=True)
     given = {name: value for name, value in fields.items() if value is not None}
     return {**given, "session": caller.session} if caller.named else given
+
+
+def share_given(share: SecretStr | None, token: SecretStr | None) -> str | None:
+    """The share by which everything is asked: the one that is set, else the token itself where it is one."""
+    if share is not None:
+        return share.get_secret_value()
+    bearer = "" if token is None else token.get_secret_value().strip()
+    return bearer if bearer.startswith(TOKEN_PREFIX) else None
 
 
 def session_of(caller: Caller) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import mcp_types as types
 from mcp.server.context import ServerRequestContext
 from pydantic import SecretStr
 
-from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.errors import InvalidArgument, PolicyDenied
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME, Role
 from mcp_tasks.server.progress import ProgressReports
 from mcp_tasks.service import Attendance, Caller, Client
@@ -24,6 +24,7 @@ __all__ = [
     "Identify",
     "Identity",
     "client_of",
+    "share_of",
 ]
 
 SESSION_META_KEY: Final = "mcp-tasks/session"
@@ -42,11 +43,13 @@ class Identity:
     Attributes:
         role: What he may do with what is his; the scopes of a token may allow less than everything.
         attendance: Writes down in which sessions his client is served.
+        share: Token of the share that he has come in with, which leads him into its session alone.
     """
 
     owner: str
     role: Role = "owner"
     attendance: Attendance | None = None
+    share: str | None = field(default=None, repr=False)
 
 
 Identify = Callable[[Context], Identity]
@@ -84,10 +87,13 @@ class Callers:
 
         Raises:
             InvalidArgument: What the call or its `_meta` says of session or share is wrong.
-            PolicyDenied: Nobody is known at the other end.
+            PolicyDenied: Nobody is known at the other end, or he gives another share than he came with.
         """
         settings, identity = self._settings, self._identify(context)
-        session = _session_of(session, context.meta) or settings.session
+        share = share_of(identity.share, _given_share(context.meta), settings)
+        # What is meant by default is for those who may choose.
+        by_default = settings.session if identity.share is None else None
+        session = _session_of(session, context.meta) or by_default
         attendance = identity.attendance
         return Caller(
             owner=identity.owner,
@@ -95,7 +101,7 @@ class Callers:
             named=session is not None,
             max_wait_ms=settings.max_wait_ms,
             progress=_progress(context),
-            share=_share_of(context.meta) or (settings.share.get_secret_value() if settings.share else None),
+            share=share,
             role=identity.role,
             served_in=None if attendance is None else lambda key: attendance.saw(key, client_of(context)),
         )
@@ -114,13 +120,34 @@ def _session_of(argument: str | None, meta: Mapping[str, Any] | None) -> str | N
     return session
 
 
-def _share_of(meta: Mapping[str, Any] | None) -> str | None:
+def _given_share(meta: Mapping[str, Any] | None) -> str | None:
     token = (meta or {}).get(SHARE_META_KEY)
     if token is not None and not (isinstance(token, str) and token):
         raise InvalidArgument(
             f"_meta[{SHARE_META_KEY!r}] is no token", "give the token that update_session told, as it was"
         )
     return token
+
+
+def share_of(bearer: str | None, given: str | None, settings: CallerSettings) -> str | None:
+    """The share by which a call is made.
+
+    Args:
+        bearer: The one that proved who it is; it lets its bearer nowhere else.
+        given: The one that the call gives.
+        settings: Has the one that is meant otherwise.
+
+    Raises:
+        PolicyDenied: The call gives another share than the bearer's.
+    """
+    if bearer is None:
+        return given or (settings.share.get_secret_value() if settings.share else None)
+    if given not in (None, bearer):
+        raise PolicyDenied(
+            "the token that you came with is a share, and the call gives another one",
+            "leave it out, or come with the other one",
+        )
+    return bearer
 
 
 def client_of(context: Context) -> Client:

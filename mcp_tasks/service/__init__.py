@@ -289,6 +289,14 @@ class Service:
             caller.served_in(key)
         return view
 
+    async def admitted(self, caller: Caller) -> Caller:
+        """The caller as he is let in: with a share, in the session of it and in its role.
+
+        Raises:
+            SessionNotFound: His share opens nothing (ShareNotValid), or another session than he named.
+        """
+        return await self._desk.access.admit(caller, "read")
+
     def attend(self, transport: str) -> Attendance:
         """A client has come; what it is served in is written down as its connections."""
         return self._desk.connections.attend(transport)

@@ -26,14 +26,23 @@ from mcp_tasks.models import SESSION_NAME, TASK_ID, Role, Session, SessionKey, S
 from mcp_tasks.ports import Store
 from mcp_tasks.waiting import Progress
 
-__all__ = ["TOKEN_PREFIX", "Access", "Caller", "live_shares", "make_share", "needed", "session_of_share"]
+__all__ = [
+    "REFUSAL_S",
+    "TOKEN_PREFIX",
+    "Access",
+    "Caller",
+    "live_shares",
+    "make_share",
+    "needed",
+    "session_of_share",
+]
 
 TOKEN_PREFIX: Final = "mcptasks_share_"  # noqa: S105 - the form of a token, no token
 """How every share token begins, so that it is known as a secret wherever it shows up."""
 
 _SECRET_BYTES: Final = 32
 _LONGEST_TOKEN: Final = 4_000
-_REFUSAL_S: Final = 0.01
+REFUSAL_S: Final = 0.01
 """How long a token that opens nothing takes, whatever was wrong with it."""
 
 _RANKS: Final[Mapping[Role, int]] = {"read": 0, "write": 1, "owner": 2}
@@ -119,7 +128,7 @@ class Access:
         try:
             admitted = self.admit_now(caller)
         except SessionNotFound:
-            await anyio.sleep(max(0.0, began + _REFUSAL_S - time.monotonic()))
+            await anyio.sleep(max(0.0, began + REFUSAL_S - time.monotonic()))
             raise
         self.require(admitted, need)
         return admitted

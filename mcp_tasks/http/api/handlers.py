@@ -48,8 +48,12 @@ Handler = Callable[[Call], Awaitable[Mapping[str, Any] | Response]]
 
 def require_operator(caller: Caller, settings: ApiSettings) -> None:
     """Raises PolicyDenied for all but the user who runs the server, by his own token."""
-    if caller.owner != settings.owner or caller.share is not None or caller.role != "owner":
+    if not _is_operator(caller, settings):
         raise PolicyDenied("this concerns every owner", "use the token of the server itself")
+
+
+def _is_operator(caller: Caller, settings: ApiSettings) -> bool:
+    return caller.owner == settings.owner and caller.share is None and caller.role == "owner"
 
 
 async def _delete_task(call: Call) -> Mapping[str, Any]:
@@ -142,16 +146,18 @@ async def _clear_context(call: Call) -> Mapping[str, Any]:
 
 
 async def _server_info(call: Call) -> Mapping[str, Any]:
-    caller, settings = call.caller, call.settings
+    caller, settings = await call.service.admitted(call.caller), call.settings
+    shared = {} if caller.via is None else {"share": caller.via}
     return {
         "name": "mcp-tasks",
         "version": version(),
         "now": rfc3339(time.time_ns() // 1_000_000),
         "owner": caller.owner,
         "role": caller.role,
-        "operator": caller.owner == settings.owner,
+        "operator": _is_operator(caller, settings),
         "session": caller.session,
         "max_wait_ms": caller.max_wait_ms,
+        **shared,
     }
 
 

@@ -15,7 +15,8 @@ from mcp_tasks.http.principals import principal_of
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
 from mcp_tasks.refusals import unknown_parameter
 from mcp_tasks.requests import Request
-from mcp_tasks.server.arguments import parse
+from mcp_tasks.server.arguments import ALIASES, parse
+from mcp_tasks.server.callers import share_of
 from mcp_tasks.service import Caller
 
 __all__ = ["SESSION_HEADER", "SHARE_HEADER", "ApiSettings", "NotJson", "caller_of", "read_request", "waits"]
@@ -87,7 +88,7 @@ def caller_of(http: HttpRequest, request: Request, settings: ApiSettings) -> Cal
 
     Raises:
         InvalidArgument: What a header says is wrong.
-        PolicyDenied: Nobody is known at the other end.
+        PolicyDenied: Nobody is known at the other end, or he gives another share than he came with.
     """
     principal = principal_of(http.scope.get("user"))
     in_header = http.headers.get(SESSION_HEADER)
@@ -96,7 +97,9 @@ def caller_of(http: HttpRequest, request: Request, settings: ApiSettings) -> Cal
             "the header Mcp-Tasks-Session is not a session name",
             "a name has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is not . or ..",
         )
-    session = request.session or in_header or settings.session
+    # What is meant by default is for those who may choose.
+    by_default = settings.session if principal.share is None else None
+    session = request.session or in_header or by_default
     share = http.headers.get(SHARE_HEADER)
     if share == "":
         raise InvalidArgument("the header Mcp-Tasks-Share is empty", "give the token as it was told")
@@ -105,7 +108,7 @@ def caller_of(http: HttpRequest, request: Request, settings: ApiSettings) -> Cal
         session=session or DEFAULT_SESSION,
         named=session is not None,
         max_wait_ms=settings.max_wait_ms,
-        share=share or (settings.share.get_secret_value() if settings.share else None),
+        share=share_of(principal.share, share, settings),
         role=principal.role,
     )
 
@@ -144,8 +147,16 @@ def _refuse_twice(from_path: Mapping[str, str], given: Mapping[str, Any]) -> Non
 def _checked(request: type[Request], given: Mapping[str, Any]) -> Request:
     for name in given:
         if name not in request.model_fields:
-            raise unknown_parameter(name, request.tool, request.model_fields)
+            raise _unknown(name, request)
     return request(**{name: value for name, value in given.items() if value is not None})
+
+
+def _unknown(name: str, request: type[Request]) -> InvalidArgument:
+    """A body is read strictly, so an alias of the tools is no name here; but it tells what was meant."""
+    own = next((own for own in ALIASES.get(name, ()) if own in request.model_fields), None)
+    if own is not None:
+        return InvalidArgument(f"unknown parameter {name!r}", f"did you mean {own!r}?")
+    return unknown_parameter(name, request.tool, request.model_fields)
 
 
 def _whole(value: Any) -> Any:
