@@ -20,7 +20,7 @@ from mcp_tasks.errors import NotSupported, SessionNotFound
 from mcp_tasks.executors.local import LocalExecutor
 from mcp_tasks.handover import call_steward, ring
 from mcp_tasks.holding import Holding
-from mcp_tasks.hooks import FileOutbox, Looking, MemoryOutbox, Surroundings, TaskHooks
+from mcp_tasks.hooks import FileOutbox, Looking, MemoryOutbox, SigningSecret, Surroundings, TaskHooks
 from mcp_tasks.keeping import Keeping
 from mcp_tasks.launches import OURS, TASK_VARIABLE, Defaults
 from mcp_tasks.models import Draft, SessionKey, Task, TaskKey
@@ -295,9 +295,9 @@ def _hooks(settings: Settings, base: _Base, queue: _Queue, keeping: Callable[[],
         settled=settled,
         environment={name: value for name, value in os.environ.items() if name not in (*OURS, TASK_VARIABLE)},
     )
-    secret = settings.hook_secret.get_secret_value() if settings.hook_secret else None
+    given = settings.hook_secret.get_secret_value() if settings.hook_secret else None
     outbox = open_outbox(settings) if base.store.durable else MemoryOutbox()
-    hooks = TaskHooks(outbox, surroundings, secret)
+    hooks = TaskHooks(outbox, surroundings, SigningSecret(settings.dir, given))
     base.store.tell_ends(hooks.ended)
     return hooks
 

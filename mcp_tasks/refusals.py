@@ -92,7 +92,10 @@ def unknown_parameter(
     own = list(parameters)
     others = habits or {}
     nearest = difflib.get_close_matches(name[:64].lower(), [*own, *aliases, *others], n=1, cutoff=_NEAR)
-    hint = f"did you mean {others.get(nearest[0], nearest[0])!r}?" if nearest else f"{tool} takes {', '.join(own)}"
+    if nearest:
+        hint = f"did you mean {others.get(nearest[0], nearest[0])!r}?"
+    else:
+        hint = f"{tool} takes {', '.join(own)}"
     return InvalidArgument(f"unknown parameter {name[:64]!r}", hint)
 
 

@@ -119,7 +119,7 @@ class Settings(BaseSettings):
         memory_tasks: Finished tasks that the memory store keeps; 0 means no limit.
         memory_bytes: Of finished tasks with their output, in the memory store; 0 means no limit.
         memory_hours: Hours after which the memory store forgets a finished task; None means never.
-        hook_secret: What webhooks are signed with; None leaves them unsigned.
+        hook_secret: What webhooks are signed with; None means the secret of the state directory.
         share: Token of the share through which everything is done, in the session that it opens.
         host: Address that is listened at over HTTP.
         port: 0 means any that is free.

@@ -10,7 +10,8 @@ from __future__ import annotations
 from mcp_tasks.hooks.looking import Looking
 from mcp_tasks.hooks.memory_outbox import MemoryOutbox
 from mcp_tasks.hooks.outbox import FileOutbox, Outbox
+from mcp_tasks.hooks.signing_secret import SigningSecret
 from mcp_tasks.hooks.surroundings import Surroundings
 from mcp_tasks.hooks.task_hooks import TaskHooks
 
-__all__ = ["FileOutbox", "Looking", "MemoryOutbox", "Outbox", "Surroundings", "TaskHooks"]
+__all__ = ["FileOutbox", "Looking", "MemoryOutbox", "Outbox", "SigningSecret", "Surroundings", "TaskHooks"]

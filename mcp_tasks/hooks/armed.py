@@ -59,7 +59,7 @@ class Armed:
 
     Attributes:
         armed_at: When, in ms since the epoch.
-        secret: What webhooks are signed with, sealed; None leaves them unsigned.
+        secret: What webhooks are signed with, sealed; None where there are none.
         notices: Of each hook and event the newest: still to be told, or told.
     """
 

@@ -16,6 +16,7 @@ import anyio.to_thread
 
 from mcp_tasks.errors import TasksError
 from mcp_tasks.hooks.outbox import Outbox
+from mcp_tasks.hooks.signing_secret import SigningSecret
 from mcp_tasks.hooks.surroundings import Surroundings
 from mcp_tasks.models import Hook, Task, TaskKey
 
@@ -35,14 +36,14 @@ class TaskHooks:
     """Implements `ports.Hooks`."""
 
     def __init__(
-        self, outbox: Outbox, surroundings: Surroundings, secret: str | None, pace: Pace | None = None
+        self, outbox: Outbox, surroundings: Surroundings, secret: SigningSecret, pace: Pace | None = None
     ) -> None:
         """Nothing is read or started yet.
 
         Args:
             outbox: Where everything is kept.
             surroundings: What else there is.
-            secret: What webhooks are signed with from now on; None leaves them unsigned.
+            secret: What webhooks are signed with from now on.
             pace: How often telling is tried.
         """
         self._outbox = outbox
@@ -55,14 +56,15 @@ class TaskHooks:
 
     @contextmanager
     def armed(self, keys: Sequence[TaskKey], hooks: Sequence[Hook]) -> Iterator[None]:
-        """See `ports.Hooks`. The secret of this server goes with them: another one may tell them."""
+        """See `ports.Hooks`. The secret of this process goes with them: another one may tell them."""
         if not hooks:
             yield
             return
         from mcp_tasks.hooks.armed import Armed  # costs start-up time
 
         around = self._around
-        secret = None if self._secret is None else around.sealer.seal(self._secret)
+        posts = any(hook.kind == "webhook" for hook in hooks)
+        secret = around.sealer.seal(self._secret.current()) if posts else None
         with self._outbox.arming():
             try:
                 for key in keys:

@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Final, Protocol
 from mcp_tasks.errors import InvalidArgument, PolicyDenied, StoreUnavailable
 from mcp_tasks.stores.disk import durable
 from mcp_tasks.stores.disk.locks import ProcessLock
+from mcp_tasks.stores.disk.safe_folder import make_safe_folder
 
 __all__ = ["FileToken", "GivenToken", "Token", "TokenFile"]
 
@@ -130,7 +130,7 @@ class TokenFile:
 
     @contextmanager
     def _held(self) -> Iterator[None]:
-        _safe_folder(self._path.parent)
+        make_safe_folder(self._path.parent)
         with self._lock.held():
             yield
 
@@ -195,19 +195,3 @@ def _read(path: Path) -> _Kept | None:
             raise StoreUnavailable(
                 "the file http_token holds no token", "mcp-tasks token --new puts one there"
             )
-
-
-def _safe_folder(folder: Path) -> None:
-    """Make the folder where it is missing; one that others may write to is no place for a secret.
-
-    A store has looked at it already; the memory store has none.
-    """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(folder)
-    except OSError as error:
-        raise durable.unavailable("making a folder", error) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise StoreUnavailable(
-            "the state directory is a link, or others may write to it", "set MCP_TASKS_DIR to another folder"
-        )

@@ -47,6 +47,7 @@ _OURS = frozenset(
         "context",
         "transfer",
         "http_token",
+        "hook_secret",
     )
 )
 
