@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mcp_tasks.cli import (
     archives,
@@ -51,10 +52,30 @@ _EXIT_CODES = {
 
 _HERE_ONLY = frozenset({"serve", "store", "token", "config", "demo", "bench"})
 """Commands that mean this machine, whatever server is named in the environment."""
+_TELLS_ITSELF = frozenset({"token"})
+"""Those of them that want to be told so: whoever asks for a token may well mean that of the server."""
+
+
+class _Commands(TyperGroup):
+    """The commands, which say where `--server` goes when they are given it themselves."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        """Do what the command line says. Raises InvalidArgument for `--server` behind a command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # What it raises is not exported; of all its errors only that of an unknown option has this.
+            if getattr(error, "option_name", None) != "--server":
+                raise
+        raise InvalidArgument(
+            "--server goes before the command", f"like `mcp-tasks --server URL {ctx.invoked_subcommand}`"
+        )
+
 
 # Without markup, help needs no rich, and text in brackets stays as it is.
 app = typer.Typer(
     name="mcp-tasks",
+    cls=_Commands,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -96,6 +117,8 @@ def bare(
             f"{context.invoked_subcommand} works on this machine and not through a server",
             "leave --server out, or run it where the server is",
         )
+    if os.environ.get("MCP_TASKS_SERVER") and context.invoked_subcommand in _HERE_ONLY - _TELLS_ITSELF:
+        note(f"{context.invoked_subcommand} works on this machine, and not on the server of MCP_TASKS_SERVER")
     if context.invoked_subcommand is None:
         if sys.stdin is None or sys.stdin.isatty():
             print(context.get_help())

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from mcp_tasks.cli.options import Dir, Session, Store
 
 __all__ = ["register", "serve", "serve_on_stdio"]
+
+
+_HTTP_ONLY: Final = {
+    "host": "--host",
+    "port": "--port",
+    "uds": "--uds",
+    "max_connections": "--max-connections",
+    "no_token": "--no-token",
+    "allowed_hosts": "--allowed-host",
+    "allowed_origins": "--allowed-origin",
+    "requests_per_second": "--requests-per-second",
+    "max_request_bytes": "--max-request-bytes",
+    "oauth_issuer": "--oauth-issuer",
+    "oauth_audience": "--oauth-audience",
+    "oauth_scopes": "--oauth-scopes",
+    "oauth_jwks_url": "--oauth-jwks-url",
+}
+"""Settings that mean nothing to a server on stdio, with their flags."""
 
 
 class Transport(StrEnum):
@@ -170,9 +188,20 @@ def serve(
         "oauth_jwks_url": oauth_jwks_url,
     }
     if transport is Transport.stdio:
+        _refuse_for_http_only(arguments)
         serve_on_stdio(arguments)
     else:
         _serve_on_http(arguments, "/mcp" if transport is Transport.http else "/sse")
+
+
+def _refuse_for_http_only(arguments: dict[str, Any]) -> None:
+    """Raises InvalidArgument for flags that mean nothing on stdio; variables may be meant for others."""
+    from mcp_tasks.errors import InvalidArgument
+
+    given = [flag for name, flag in _HTTP_ONLY.items() if arguments[name] is not None]
+    if given:
+        go = "goes" if len(given) == 1 else "go"
+        raise InvalidArgument(f"{', '.join(given)} {go} with HTTP, and this is stdio", "add --transport http")
 
 
 def serve_on_stdio(arguments: dict[str, Any]) -> None:

@@ -138,6 +138,43 @@ def test_a_server_that_is_named_stands_for_this_machine_in_no_other_command(tmp_
     assert b"no URL" in line("--server", "http://[x", "ps", code=2).stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["ps", "--server", "http://x"], ["sessions", "list", "--server=http://x"], ["run", "--server"]],
+)
+def test_who_names_the_server_behind_the_command_is_told_where_it_goes(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    done = CommandLine(tmp_path)(*arguments, code=2)
+    assert b"--server goes before the command" in done.stderr
+    assert f"`mcp-tasks --server URL {arguments[0]}`".encode() in done.stderr
+    assert done.stdout == b""
+
+
+def test_another_unknown_option_is_refused_as_ever(tmp_path: Path) -> None:
+    assert b"No such option: --servre" in CommandLine(tmp_path)("ps", "--servre", "x", code=2).stderr
+
+
+def test_an_option_of_that_name_is_left_to_the_program_that_is_run(tmp_path: Path) -> None:
+    done = CommandLine(tmp_path)("run", "--wait", "echo", "--server", "x")
+    assert done.stdout == b"--server x\n"
+
+
+def test_what_works_on_this_machine_says_so_where_a_server_is_named(tmp_path: Path) -> None:
+    line = CommandLine(tmp_path, {"MCP_TASKS_SERVER": "http://127.0.0.1:1"})
+    done = line("config", "cursor")
+    assert b"config works on this machine, and not on the server of MCP_TASKS_SERVER" in done.stderr
+    assert b"works on this machine" not in line("config", "cursor", MCP_TASKS_SERVER="").stderr
+
+
+@pytest.mark.parametrize("options", [["--new"], ["--hooks"], []])
+def test_a_token_is_not_asked_of_this_machine_by_mistake(tmp_path: Path, options: list[str]) -> None:
+    line = CommandLine(tmp_path, {"MCP_TASKS_SERVER": "http://127.0.0.1:1"})
+    assert b"not through a server" in line("token", *options, code=2).stderr
+    assert not (tmp_path / "state").exists()
+    assert line("token", *options, "--dir", str(tmp_path / "state")).stdout.count(b"\n") == 1
+
+
 def test_who_has_no_token_is_told_where_to_get_one(far: CommandLine) -> None:
     refused = far("ps", code=2, MCP_TASKS_TOKEN="another-token-that-is-long-enough")
     assert b"set MCP_TASKS_TOKEN" in refused.stderr
