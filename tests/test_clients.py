@@ -397,6 +397,51 @@ def test_vs_code_asks_for_the_token_once() -> None:
     assert [each["id"] for each in read(client, client.file())["inputs"]] == ["other", "mcp-tasks-token"]
 
 
+@pytest.mark.parametrize("client", REMOTE_CLIENTS, ids=lambda client: client.name)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8377", "http://127.0.0.1:8377/"])
+def test_a_url_without_a_path_is_that_of_mcp(client: Client, url: str) -> None:
+    assert client.remote_entry(url) == client.remote_entry(URL)
+
+
+def test_a_url_with_a_path_of_its_own_is_written_as_it_is() -> None:
+    assert find_client("cursor").remote_entry("https://x/tasks/?a=b")["url"] == "https://x/tasks/?a=b"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("claude-code", {"type": "sse", "url": "https://x/sse"}),
+        ("vscode", {"type": "sse", "url": "https://x/sse"}),
+        ("cursor", {"url": "https://x/sse"}),
+        ("gemini", {"url": "https://x/sse"}),
+    ],
+)
+def test_an_address_of_sse_is_written_as_the_client_names_it(name: str, written: dict[str, Any]) -> None:
+    entry = find_client(name).remote_entry("https://x/sse")
+
+    assert entry.pop("headers")["Authorization"].startswith("Bearer $")
+    assert entry == written
+
+
+@pytest.mark.parametrize("name", ["codex", "opencode"])
+def test_a_client_without_sse_is_given_the_other_address(name: str) -> None:
+    with pytest.raises(NotSupported, match="SSE") as refused:
+        find_client(name).remote_entry("https://x/sse")
+
+    assert "/mcp" in refused.value.hint
+
+
+def test_an_entry_may_change_from_one_transport_to_the_other_and_back() -> None:
+    client = find_client("gemini")
+    entries = [client.remote_entry(url) for url in (URL, "https://x/sse", URL)]
+    found = []
+    for entry in entries:
+        merged = merge_into(client.file(), client, entry)
+        found.append(read(client, merged.path)[client.section]["mcp-tasks"])
+
+    assert found == entries
+
+
 def test_claude_desktop_is_told_to_start_a_server_of_its_own() -> None:
     with pytest.raises(NotSupported, match="itself") as refused:
         find_client("claude-desktop").remote_entry(URL)

@@ -57,7 +57,7 @@ def config(
     write: Annotated[bool, typer.Option("--write", help="Merge it into the client's file.")] = False,
     url: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Of a server that listens, like http://127.0.0.1:8377/mcp."),
+        typer.Option(metavar="URL", help="Of a server that listens, like http://127.0.0.1:8377."),
     ] = None,
 ) -> None:
     """Show what a client's own file needs, or put it there.
@@ -102,7 +102,7 @@ def _checked(url: str) -> str:
 
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidArgument("--url is no URL of a server", "give one like http://127.0.0.1:8377/mcp")
+        raise InvalidArgument("--url is no URL of a server", "give one like http://127.0.0.1:8377")
     if parts.username is not None or parts.password is not None:
         raise InvalidArgument(
             "--url has a name or a password in it", "leave it out; the token is sent beside"

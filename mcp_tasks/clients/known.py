@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -117,6 +118,7 @@ class Client:
         shape: Makes the entry of this server from command and environment.
         max_wait_ms: Longest wait of one call that the client bears.
         remote: Makes the entry of a server elsewhere from its URL; None where there is no such entry.
+        remote_sse: The same for one at the older SSE; None where the client's file has no word for it.
         format: Of the file.
         inputs: What the client asks its user for, for a server elsewhere.
     """
@@ -128,6 +130,7 @@ class Client:
     shape: Callable[[Sequence[str], Mapping[str, str]], dict[str, Any]]
     max_wait_ms: int
     remote: Callable[[str], dict[str, Any]] | None = None
+    remote_sse: Callable[[str], dict[str, Any]] | None = None
     format: Literal["json", "toml"] = "json"
     inputs: tuple[Mapping[str, Any], ...] = ()
 
@@ -148,15 +151,29 @@ class Client:
     def remote_entry(self, url: str) -> dict[str, Any]:
         """The entry of a server that listens at `url`, with the token taken from where the client keeps it.
 
+        Args:
+            url: Absolute. Without a path it is the one of MCP over Streamable HTTP; `/sse` at its end is the
+                older transport, which files name differently.
+
         Raises:
-            NotSupported: The client's file has no servers elsewhere.
+            NotSupported: The client's file has no servers elsewhere, or none at SSE.
         """
         if self.remote is None:
             raise NotSupported(
                 f"{self.title} takes only servers that it starts itself from its file",
                 f"let it start one (config {self.name}): on this machine it has the same tasks",
             )
-        return self.remote(url)
+        parts = urlsplit(url)
+        if parts.path in ("", "/"):
+            return self.remote(parts._replace(path="/mcp").geturl())
+        if not parts.path.rstrip("/").endswith("/sse"):
+            return self.remote(url)
+        if self.remote_sse is None:
+            raise NotSupported(
+                f"{self.title}'s file has no servers at the older SSE",
+                "give the URL that ends in /mcp: the same server listens there",
+            )
+        return self.remote_sse(url)
 
     def by_command(self, entry: Mapping[str, Any]) -> str | None:
         """The client's own command that adds the server, where it has one that takes all of this."""
@@ -182,6 +199,7 @@ CLIENTS: tuple[Client, ...] = (
         _claude_code,
         _PATIENT_MS,
         _remote("http", "url", f"${{{_TOKEN}}}"),
+        _remote("sse", "url", f"${{{_TOKEN}}}"),
     ),
     Client(
         "cursor",
@@ -191,6 +209,7 @@ CLIENTS: tuple[Client, ...] = (
         _typed,
         _LIMITED_MS,
         _remote(None, "url", f"${{env:{_TOKEN}}}"),
+        _remote(None, "url", f"${{env:{_TOKEN}}}"),  # it tries both transports
     ),
     Client(
         "vscode",
@@ -200,6 +219,7 @@ CLIENTS: tuple[Client, ...] = (
         _typed,
         _LIMITED_MS,
         _remote("http", "url", f"${{input:{_TOKEN_INPUT}}}"),
+        _remote("sse", "url", f"${{input:{_TOKEN_INPUT}}}"),
         inputs=(
             {
                 "type": "promptString",
@@ -209,7 +229,7 @@ CLIENTS: tuple[Client, ...] = (
             },
         ),
     ),
-    Client("codex", "Codex", _codex_file, "mcp_servers", _codex, _PATIENT_MS, _remote_codex, "toml"),
+    Client("codex", "Codex", _codex_file, "mcp_servers", _codex, _PATIENT_MS, _remote_codex, format="toml"),
     Client(
         "gemini",
         "Gemini CLI",
@@ -218,6 +238,7 @@ CLIENTS: tuple[Client, ...] = (
         _gemini,
         _PATIENT_MS,
         _remote(None, "httpUrl", f"${_TOKEN}"),
+        _remote(None, "url", f"${_TOKEN}"),
     ),
     Client("opencode", "opencode", _opencode_file, "mcp", _opencode, _LIMITED_MS, _remote_opencode),
 )

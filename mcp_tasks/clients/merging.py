@@ -24,7 +24,8 @@ __all__ = ["Merged", "merge_into", "snippet"]
 
 _BOM = "\ufeff"
 _STARTED = frozenset({"command", "args", "env", "environment", "startup_timeout_sec", "tool_timeout_sec"})
-_REMOTE = frozenset({"url", "httpUrl", "headers", "bearer_token_env_var", "oauth"})
+_ADDRESSES = frozenset({"url", "httpUrl"})
+_REMOTE = frozenset({*_ADDRESSES, "headers", "bearer_token_env_var", "oauth"})
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _merged(client: Client, document: Any, entry: Mapping[str, Any]) -> Any:
 
 
 def _forget_other_kind(document: Any, section: str, entry: Mapping[str, Any]) -> None:
-    """Take out of the entry that is there what a server that is started has, or one that is elsewhere."""
+    """Take out of the entry that is there what only a server has that is reached in another way."""
     servers = document.get(section)
     there = servers.get(SERVER) if isinstance(servers, dict) else None
     if not isinstance(there, dict):
@@ -157,6 +158,9 @@ def _forget_other_kind(document: Any, section: str, entry: Mapping[str, Any]) ->
     other = _STARTED if _REMOTE & entry.keys() else _REMOTE
     if other & there.keys():
         for key in [key for key in there if key in other or key in ("type", "timeout")]:
+            del there[key]
+    if _REMOTE & entry.keys():  # Gemini has one key for each transport
+        for key in (_ADDRESSES & there.keys()) - entry.keys():
             del there[key]
 
 
