@@ -24,6 +24,9 @@ LONGEST_TEXT: Final = 500
 LONGEST_PATTERN: Final = 4_096
 """Characters of a pattern."""
 _MEMORY: Final = 8 << 20  # bytes, for the program and its states
+# Bytes for a program alone, some 20,000 instructions. RE2 makes it with the interpreter held, in a time that
+# grows with the square of its size: 0.1 s for this, and minutes for what would go into the memory above.
+_PROGRAM: Final = 512 << 10
 _BLOCK: Final = 1 << 20  # bytes
 _LIGHT: Final = 512  # instructions; with more, RE2 may have to go slower by as much
 _LEAD_IN: Final = 100  # bytes of a long line that are shown before the match
@@ -167,11 +170,12 @@ def compile_pattern(pattern: str, ignore_case: bool = False) -> Pattern:
     options.log_errors = False
     options.never_capture = True
     options.never_nl = True
-    options.max_mem = _MEMORY
+    options.max_mem = _PROGRAM
     options.case_sensitive = not ignore_case
     try:
         encoded = pattern.encode()
         re2.compile(encoded, options)  # by itself first: what RE2 says then quotes only what was given
+        options.max_mem = _MEMORY
         program = re2.compile(b"(?m)" + encoded, options)
     except UnicodeEncodeError as error:
         raise InvalidArgument("pattern is not valid Unicode text", "leave out lone surrogates") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import select
 from collections.abc import Collection
 from typing import Final
@@ -18,6 +19,8 @@ from mcp_tasks.redaction import redact_text, secret_values
 __all__ = ["RedactingFormatter", "StderrHandler", "log_to_stderr"]
 
 _LONGEST: Final = 16_384
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_BUT_NEWLINES: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class RedactingFormatter(logging.Formatter):
@@ -33,11 +36,19 @@ class RedactingFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._values = tuple(values)
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """The first line of a record: what somebody else has written into it makes no line of its own."""
+        return _CONTROLS.sub(_escaped, super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record, of any length, without secrets."""
-        text = super().format(record)
+        text = _BUT_NEWLINES.sub(_escaped, super().format(record))
         # A little more than is ever written, so that no secret is cut before it is seen.
         return redact_text(text[: _LONGEST * 4], (*self._values, *getattr(record, "secret_values", ())))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\x{ord(found[0]):02x}"
 
 
 class StderrHandler(logging.Handler):

@@ -515,3 +515,17 @@ def test_a_pattern_that_is_heavy_to_search_for_gets_smaller_blocks(tmp_path: Pat
     page = search_run(output, heavy, order="oldest", deadline=0)
     assert page.more
     assert PatternWatch(output, heavy, Cursor(1)).advance() is None
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a{1,1000}" * 40, "(?:a{0,1000}){1}" * 200, r"\pL{1,1000}", "(x|y){1,1000}" * 60]
+)
+def test_a_pattern_that_would_take_seconds_to_be_made_is_refused(pattern: str) -> None:
+    with pytest.raises(InvalidArgument, match="too large") as refused:
+        compile_pattern(pattern)
+    assert "fewer or smaller repetitions" in refused.value.hint
+
+
+@pytest.mark.parametrize("pattern", [r"\pL{1,20}", "[a-z]{1,500}", "|".join(f"word{n}" for n in range(300))])
+def test_a_large_pattern_that_somebody_may_mean_is_taken(pattern: str) -> None:
+    assert compile_pattern(pattern).source == pattern

@@ -82,3 +82,22 @@ def test_secrets_are_taken_out_of_records_and_of_tracebacks() -> None:
     assert "ghp_" not in told
     os.close(read)
     os.close(write)
+
+
+def test_what_others_write_into_a_record_makes_no_line_of_its_own_and_drives_no_terminal() -> None:
+    formatter = RedactingFormatter()
+    forged = record("no session %s", "x\n2026-01-01 ERROR forged \x1b[31m\r\u2028")
+    text = formatter.format(forged)
+    assert text.endswith(r"no session x\x0a2026-01-01 ERROR forged \x1b[31m\x0d\x2028")
+    assert len(text.splitlines()) == 1
+
+
+def test_a_traceback_keeps_its_lines() -> None:
+    try:
+        raise ValueError("a\x1bb")
+    except ValueError:
+        failed = record("failed")
+        failed.exc_info = sys.exc_info()
+    lines = RedactingFormatter().format(failed).split("\n")
+    assert len(lines) > 2
+    assert lines[-1] == r"ValueError: a\x1bb"
