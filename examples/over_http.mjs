@@ -1,5 +1,6 @@
 // Start a command on a server that listens, leave, and come back for its result: with the MCP SDK for TypeScript
-// (`npm install @modelcontextprotocol/client`).
+// (`npm install @modelcontextprotocol/client`). Node looks for it from the folder of this file upwards, not from where you
+// are: copy the file into your project, or into an empty folder, and install it there.
 //
 //     mcp-tasks serve --transport http          # says where it listens; `mcp-tasks token` shows the token, once
 //     MCP_TASKS_URL=http://127.0.0.1:8377/mcp MCP_TASKS_TOKEN=… node over_http.mjs
@@ -7,9 +8,20 @@
 // Run it twice: the first run starts the command and leaves at once, the second waits for its end.
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 
+for (const name of ["MCP_TASKS_URL", "MCP_TASKS_TOKEN"]) {
+  if (!process.env[name]) {
+    console.error(`set ${name}, as the first lines of this file show`);
+    process.exit(2);
+  }
+}
 const requestInit = { headers: { Authorization: `Bearer ${process.env.MCP_TASKS_TOKEN}` } };
 const client = new Client({ name: "over-http", version: "1.0.0" }, { versionNegotiation: { mode: "auto" } });
-await client.connect(new StreamableHTTPClientTransport(new URL(process.env.MCP_TASKS_URL), { requestInit }));
+try {
+  await client.connect(new StreamableHTTPClientTransport(new URL(process.env.MCP_TASKS_URL), { requestInit }));
+} catch (error) {
+  console.error(`not connected: ${error.message}`);
+  process.exit(1);
+}
 
 async function call(name, given) {
   const answer = await client.callTool({ name, arguments: { session: "over-http", ...given } });

@@ -4,6 +4,8 @@
 #     mcp-tasks serve --transport http          # says where it listens; `mcp-tasks token` shows the token, once
 #     MCP_TASKS_API=http://127.0.0.1:8377/api MCP_TASKS_TOKEN=… sh over_http.sh
 set -eu
+: "${MCP_TASKS_API:?is the URL of the API, like http://127.0.0.1:8377/api}"
+: "${MCP_TASKS_TOKEN:?is what mcp-tasks token shows}"
 
 call() {  # call METHOD PATH [OPTION...]; the token is read from a file, not told in the arguments
   method=$1 path=$2
@@ -12,8 +14,12 @@ call() {  # call METHOD PATH [OPTION...]; the token is read from a file, not tol
     curl --silent --show-error --fail-with-body --config - --request "$method" "$MCP_TASKS_API$path" "$@"
 }
 
-task=$(call POST /tasks --json '{"command": "for n in 1 2 3; do echo step $n; sleep 1; done", "wait_ms": 0}' |
-  sed -n 's/.*"task_id": *"\([^"]*\)".*/\1/p')
+# Its answer is kept first: what fails inside of a pipe ends no script.
+answer=$(call POST /tasks --json '{"command": "for n in 1 2 3; do echo step $n; sleep 1; done", "wait_ms": 0}') || {
+  echo "not started: ${answer:-no answer from $MCP_TASKS_API}" >&2
+  exit 1
+}
+task=$(printf '%s' "$answer" | sed -n 's/.*"task_id": *"\([^"]*\)".*/\1/p')
 echo "started $task"
 
 # State and output as server-sent events, until the end; a broken connection goes on with Last-Event-ID.
