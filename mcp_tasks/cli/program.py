@@ -59,7 +59,7 @@ _TELLS_ITSELF = frozenset({"token"})
 class _Commands(TyperGroup):
     """The commands, which say where `--server` goes when they are given it themselves."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Do what the command line says. Raises InvalidArgument for `--server` behind a command."""
         try:
             return super().invoke(ctx)
