@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 from mcp_tasks.http.attendances import Attendances
 from mcp_tasks.http.mcp_sessions import McpSessions
 from mcp_tasks.http.principals import principal_of
-from mcp_tasks.http.sse import MESSAGES, SSE_SESSION, SseRoutes
+from mcp_tasks.http.sse import MESSAGES, SseRoutes, stream_id
 from mcp_tasks.server.callers import Context, Identity, client_of
 from mcp_tasks.server.mcp_server import ServerSettings, build_server
 from mcp_tasks.service import Attendance, Service
@@ -65,7 +65,7 @@ class McpRoutes:
 
     def _attendance(self, request: Request, owner: str, context: Context) -> Attendance:
         if request.scope["path"].startswith(MESSAGES):
-            return self._attendances.of("sse", request.query_params.get(SSE_SESSION, ""))
+            return self._attendances.of("sse", stream_id(request))
         if session_id := request.headers.get(MCP_SESSION_ID_HEADER):
             return self._attendances.of("http", session_id)
         client = client_of(context)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 from urllib.parse import parse_qs
+from uuid import UUID
 
 import anyio
 import mcp_types as types
@@ -24,7 +25,7 @@ from mcp_tasks.api.problems import MEDIA_TYPE, problem
 from mcp_tasks.http.bodies import given_again
 from mcp_tasks.server.open_requests import MOST_OPEN, OpenRequests
 
-__all__ = ["ANY_BODY", "MESSAGES", "SSE_SESSION", "SseRoutes"]
+__all__ = ["ANY_BODY", "MESSAGES", "SSE_SESSION", "SseRoutes", "stream_id"]
 
 MESSAGES: Final = "/messages/"
 """Where clients post what they ask."""
@@ -37,6 +38,14 @@ ANY_BODY: Final = 2**30
 
 _MOST_UNREAD: Final = 32
 _TAKEN: Final = 202
+
+
+def stream_id(request: Request) -> str:
+    """The id of the stream that a request is for, in the one spelling that it is known by; "" for none.
+
+    The SDK takes every spelling of a UUID, so all of them have to mean the same here.
+    """
+    return _plain(request.query_params.get(SSE_SESSION, ""))
 
 
 class SseRoutes:
@@ -97,7 +106,7 @@ class SseRoutes:
         if scope["method"] != "POST":
             await self._transport.handle_post_message(scope, receive, send)
             return
-        waiting = self._open.get(Request(scope).query_params.get(SSE_SESSION, ""), _Waiting())
+        waiting = self._open.get(stream_id(Request(scope)), _Waiting())
         if waiting.is_full:
             response = _problem(429, "answers wait to be read on the stream", "read them first")
             response.headers["retry-after"] = "1"
@@ -181,7 +190,14 @@ class _Outgoing:
 def _session_of(event: bytes) -> str:
     _, _, query = event.partition(b"?")
     found = parse_qs(query.split()[0].decode()) if query else {}
-    return found.get(SSE_SESSION, [""])[0]
+    return _plain(found.get(SSE_SESSION, [""])[0])
+
+
+def _plain(text: str) -> str:
+    try:
+        return UUID(hex=text).hex
+    except ValueError:
+        return ""
 
 
 def _problem(status: int, message: str, hint: str = "") -> JSONResponse:

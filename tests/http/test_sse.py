@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import anyio
 import httpx2
 import mcp_types as types
+import pytest
 from mcp.server.lowlevel import Server
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.types import Message
 
-from mcp_tasks.http.sse import SseRoutes
+from mcp_tasks.http.sse import SseRoutes, stream_id
 from tests.http.test_transports import INITIALIZE, called
 from tests.waiting import eventually
 
@@ -31,12 +35,13 @@ class Stream:
         scope = {"type": "http", "method": "GET", "path": "/sse", "query_string": b"", "headers": []}
         await self._app({**scope, "headers": request.headers.raw}, self._stay, self._read)
 
-    async def post(self, request: dict[str, Any]) -> int:
+    async def post(self, request: dict[str, Any], spelt: Callable[[str], str] = str) -> int:
         async def told() -> bytes:
             return self.got
 
         where = (await eventually(told, "where to post")).split(b"data: ")[1].split()[0].decode()
-        return (await self._http.post(where, json=request)).status_code
+        path, _, session = where.partition("?session_id=")
+        return (await self._http.post(path, params={"session_id": spelt(session)}, json=request)).status_code
 
     async def _stay(self) -> Message:
         await anyio.sleep_forever()
@@ -76,3 +81,35 @@ async def test_a_stream_whose_client_waits_for_nothing_ends_at_once() -> None:
             assert await stream.post({"jsonrpc": "2.0", "method": "notifications/initialized"}) == 202
             stream.routes.end()
     assert stream.is_over
+
+
+SPELLINGS: list[Callable[[str], str]] = [
+    str,
+    str.upper,
+    lambda given: str(UUID(given)),
+    lambda given: f"{{{given}}}",
+    lambda given: f"urn:uuid:{given}",
+]
+
+
+async def test_however_a_stream_is_spelt_what_its_client_has_not_read_counts() -> None:
+    stream = Stream()
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as group:
+            group.start_soon(stream.read)
+            assert await stream.post(INITIALIZE) == 202
+            (waiting,) = stream.routes._open.values()
+            waiting.answers = 32
+            assert [await stream.post(called(1, "wait"), spelt) for spelt in SPELLINGS] == [429] * 5
+            waiting.answers = 0
+            stream.may_answer.set()
+            assert await stream.post(called(1, "wait"), str.upper) == 202
+            stream.routes.end()
+    assert b"here it is" in stream.got  # what was asked under another name was waited for as well
+
+
+@pytest.mark.parametrize("spelt", SPELLINGS)
+def test_every_spelling_of_a_stream_is_the_same_client(spelt: Callable[[str], str]) -> None:
+    plain = "0123456789abcdef0123456789abcdef"
+    scope = {"type": "http", "query_string": f"session_id={spelt(plain)}".encode(), "headers": []}
+    assert stream_id(Request(scope)) == plain
