@@ -25,7 +25,6 @@ class Handle(types.Result):
 
     result_type: Literal["task"] = "task"
     task_id: str
-    poll_interval_ms: int = 1_000
 
 
 class GetTask(types.Request[dict[str, Any], str]):
@@ -41,6 +40,7 @@ class Task(types.Result):
 
     status: str
     status_message: str = ""
+    poll_interval_ms: int = 1_000
     result: types.CallToolResult | None = None
 
 
@@ -65,16 +65,16 @@ class NativeTasks(ClientExtension):
                 return task.result
             if task.status != "working":
                 raise SystemExit(f"the task is {task.status}: {told}")
-            await anyio.sleep(handle.poll_interval_ms / 1_000)
+            await anyio.sleep(task.poll_interval_ms / 1_000)
 
 
 async def main(url: str, token: str) -> None:
-    """Run something that takes longer than any answer is waited for, and show what came of it."""
+    """Run something that takes longer than its answer is waited for, and show what came of it."""
     async with (
         httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
         Client(streamable_http_client(url, http_client=http), extensions=[NativeTasks()]) as client,
     ):
-        arguments = {"command": "echo begun; sleep 15; echo done; exit 3", "session": "native-tasks"}
+        arguments = {"command": "echo begun; sleep 4; echo done; exit 3", "session": "native-tasks"}
         answer = await client.call_tool("run_command", arguments)
         view = answer.structured_content or {}
         if answer.is_error:

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 
-from mcp_tasks.http.api.routes import build_api, unrouted
+from mcp_tasks.http.api.routes import build_api, tell_ways, unrouted
 from mcp_tasks.http.ending import Ending
 from mcp_tasks.http.guard import Guard, GuardSettings
 from mcp_tasks.http.health import Health
@@ -44,6 +44,7 @@ def build_application(service: Service, settings: ApplicationSettings) -> Ending
 
     routes = [
         *mcp.routes(),
+        Route("/api", tell_ways),  # a mount has no answer to its own name
         Mount("/api", build_api(service, settings, metrics.observe)),
         Route("/healthz", Health(service).answer),
         Route("/metrics", metrics.answer),

@@ -237,7 +237,13 @@ def _check_routed(context: Context, task_id: str) -> None:
     The SDK checks this header for the methods that it knows, and there are no tasks among them.
     """
     headers = {} if context.request is None else context.request.headers
-    if MCP_METHOD_HEADER in headers and decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
+    if MCP_METHOD_HEADER not in headers:
+        return
+    if MCP_NAME_HEADER not in headers:
+        raise MCPError(
+            types.HEADER_MISMATCH, f"{MCP_NAME_HEADER} header is missing: it names the task, as 'taskId' does"
+        )
+    if decode_header_value(headers.get(MCP_NAME_HEADER)) != task_id:
         raise MCPError(
             types.HEADER_MISMATCH, f"{MCP_NAME_HEADER} header does not match the request body's 'taskId'"
         )

@@ -47,6 +47,14 @@ def test_a_python_program_leaves_and_comes_back_over_http(run: Callable[..., str
         assert "run me again" in run(argv, origin)
 
 
+def test_a_python_program_calls_a_long_command_as_a_native_task(
+    run: Callable[..., str], tmp_path: Path
+) -> None:
+    with listening(tmp_path / "state") as origin:
+        printed = run([sys.executable, str(EXAMPLES / "native_tasks.py")], origin)
+    assert printed == "failed, exit code 3: 'begun\\ndone\\n'\n"
+
+
 def test_a_typescript_program_leaves_and_comes_back_over_http(
     run: Callable[..., str], clients: Clients, tmp_path: Path
 ) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from pydantic import SecretStr
 from starlette.types import Message, Receive, Scope, Send
 
-from mcp_tasks.errors import PolicyDenied
+from mcp_tasks.errors import InvalidArgument, PolicyDenied, ShareNotValid
 from mcp_tasks.http import guard as guarding
 from mcp_tasks.http import limits
 from mcp_tasks.http.credentials import refuse_open_door
@@ -20,6 +21,7 @@ from mcp_tasks.http.limits import Rates, peer_of
 from mcp_tasks.http.principals import Principal, principal_of
 from mcp_tasks.http.refusals import Refused
 from mcp_tasks.http.token import TokenFile
+from mcp_tasks.service import Caller
 from tests.http.server_process import TOKEN
 
 HOST = (b"host", b"localhost:8377")
@@ -343,10 +345,52 @@ async def test_without_a_limit_nothing_is_counted() -> None:
 async def test_guesses_are_limited_and_do_not_keep_out_who_knows_the_token() -> None:
     guard = Guard(Inside(), Settings())
     wrong = (b"authorization", b"Bearer wrong")
-    seen = {(await ask(guard, HOST, wrong)).status for _ in range(400)}
+    seen: set[int] = set()
+
+    async def guess() -> None:
+        seen.add((await ask(guard, HOST, wrong)).status)
+
+    async with anyio.create_task_group() as group:  # one after the other they would take their time
+        for _ in range(400):
+            group.start_soon(guess)
     assert seen == {401, 429}
     assert (await ask(guard, HOST, BEARER)).status == 204
     assert (await ask(guard, HOST, wrong, client=("192.0.2.1", 1))).status == 401
+
+
+SHARE = "mcptasks_share_one"
+WITH_SHARE = (b"authorization", f"Bearer {SHARE}".encode())
+
+
+async def admit(caller: Caller) -> Caller:
+    """One share opens something."""
+    if caller.share != SHARE:
+        raise ShareNotValid
+    return replace(caller, owner="anna", session="shared", named=True, role="read", via="1f")
+
+
+@pytest.mark.parametrize("no_token", [False, True])
+async def test_who_comes_with_a_share_is_nobody_else_also_where_everybody_comes_in(no_token: bool) -> None:
+    inside = Inside()
+    guard = Guard(inside, Settings(no_token=no_token, token=None if no_token else SecretStr(TOKEN)), admit)
+    assert (await ask(guard, HOST, WITH_SHARE)).status == 204
+    assert inside.principals == [Principal("share:1f", "read", SHARE)]
+    assert SHARE not in repr(inside.principals)
+    assert (await ask(guard, HOST, (b"authorization", b"Bearer mcptasks_share_other"))).status == 401
+    assert (await ask(guard, HOST, (b"authorization", b"Bearer mcptasks_share_\xff"))).status == 401
+    assert len(inside.principals) == 1
+
+
+async def test_requests_of_a_share_are_counted_for_themselves() -> None:
+    guard = Guard(Inside(), Settings(requests_per_second=2), admit)
+    statuses = [(await ask(guard, HOST, WITH_SHARE)).status for _ in range(12)]
+    assert statuses == [204] * 10 + [429] * 2
+    assert (await ask(guard, HOST, BEARER)).status == 204
+
+
+def test_the_token_of_a_share_is_no_token_of_a_server() -> None:
+    with pytest.raises(InvalidArgument, match="token of a share"):
+        Guard(Inside(), Settings(token=SecretStr(f"{SHARE}_and_what_makes_it_long_enough")))
 
 
 async def test_requests_of_a_principal_are_limited_wherever_they_come_from() -> None:

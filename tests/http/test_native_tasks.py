@@ -143,6 +143,7 @@ async def test_it_is_declared_with_each_request_and_routed_by_a_header_that_name
             for name in (None, plain["result"]["structuredContent"]["task_id"]):
                 status, refused = await send("tasks/cancel", named, name)
                 assert (status, refused["error"]["code"]) == (400, types.HEADER_MISMATCH)
+                assert ("is missing" in refused["error"]["message"]) == (name is None)
 
             for task_id in (named["taskId"], plain["result"]["structuredContent"]["task_id"]):
                 _, done = await send("tasks/cancel", {"taskId": task_id}, task_id)

@@ -177,6 +177,9 @@ def test_a_server_makes_the_token_and_takes_another_at_once(folder: Path, store:
 def test_the_token_of_the_environment_wins_and_no_command_inherits_it(folder: Path) -> None:
     with running_server(folder) as server:
         assert not (folder / "http_token").exists()
+        said = server.log.read_text()
+        assert "the token of this server is the one given in MCP_TASKS_TOKEN" in said
+        assert TOKEN not in said
         headers = {"Authorization": f"Bearer {TOKEN}"}
         answer = httpx2.post(
             f"{server.base}/api/tasks",

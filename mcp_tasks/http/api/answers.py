@@ -47,11 +47,11 @@ def problem_answer(
     return json_answer(body, status, headers, MEDIA_TYPE)
 
 
-def refused(error: TasksError) -> Response:
-    """An error of the service."""
+def refused(error: TasksError, hint: str = "") -> Response:
+    """An error of the service, with a hint in place of its own where there is a better one over HTTP."""
     status = status_of(error.code)
     later = {"retry-after": "1"} if status in (429, 503) else None
-    return problem_answer(status, error.message, error.hint, code=error.code, headers=later)
+    return problem_answer(status, error.message, hint or error.hint, code=error.code, headers=later)
 
 
 def failed(what: str) -> Response:

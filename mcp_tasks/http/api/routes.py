@@ -16,13 +16,14 @@ from starlette.routing import Route
 
 from mcp_tasks.api.openapi import document
 from mcp_tasks.api.operations import OPERATIONS, Operation
-from mcp_tasks.errors import TasksError
+from mcp_tasks.errors import PlanNotFound, TaskNotFound, TasksError
 from mcp_tasks.http.api.answers import failed, json_answer, problem_answer, refused
 from mcp_tasks.http.api.handlers import HANDLERS, Call, Handler
 from mcp_tasks.http.api.reading import ApiSettings, NotJson, caller_of, read_request, waits
+from mcp_tasks.models import TASK_ID
 from mcp_tasks.service import Service
 
-__all__ = ["Observe", "build_api", "unrouted"]
+__all__ = ["Observe", "build_api", "tell_ways", "unrouted"]
 
 Observe = Callable[[str, float], None]
 """Told of each answer: operation, seconds."""
@@ -38,7 +39,8 @@ def build_api(service: Service, settings: ApiSettings, observe: Observe) -> Star
         for path, rows in by_path.items()
     ]
     app = Starlette(
-        routes=[Route("/openapi.json", _describe), *routes], exception_handlers={HTTPException: unrouted}
+        routes=[Route("/", tell_ways), Route("/openapi.json", _describe), *routes],
+        exception_handlers={HTTPException: unrouted},
     )
     # To a client of a proxy that has TLS it would name an address without.
     app.router.redirect_slashes = False
@@ -61,7 +63,7 @@ class _Endpoint:
         method = "GET" if http.method == "HEAD" else http.method
         row = next(row for row in self._rows.values() if row.method == method)
         began = time.monotonic()
-        response = await _translated(row.name, lambda: self._carried_out(http, row))
+        response = await _translated(http, row.name, lambda: self._carried_out(http, row))
         self._observe(row.name, time.monotonic() - began)
         return _headers_of(response) if http.method == "HEAD" else response
 
@@ -114,7 +116,7 @@ async def _while_connected(http: HttpRequest, handler: Handler, call: Call) -> M
     return answer
 
 
-async def _translated(name: str, carry_out: Callable[[], Awaitable[Response]]) -> Response:
+async def _translated(http: HttpRequest, name: str, carry_out: Callable[[], Awaitable[Response]]) -> Response:
     try:
         return await carry_out()
     except NotJson:
@@ -125,7 +127,29 @@ async def _translated(name: str, carry_out: Callable[[], Awaitable[Response]]) -
         error: BaseException = raised
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        return refused(error) if isinstance(error, TasksError) else failed(name)
+        return refused(error, _way_to_id(error, http)) if isinstance(error, TasksError) else failed(name)
+
+
+def _way_to_id(error: TasksError, http: HttpRequest) -> str:
+    """The hint for whoever gives the beginning of an id, which the command line takes, and no path does."""
+    task_id, plan_id = (http.path_params.get(name) for name in ("task_id", "plan_id"))
+    match error:
+        case TaskNotFound() if task_id is not None and not TASK_ID.fullmatch(task_id):
+            return "paths take whole ids: GET /api/ids/{prefix} tells the one that begins like this"
+        case PlanNotFound() if plan_id is not None and not TASK_ID.fullmatch(plan_id):
+            return "paths take whole ids: GET /api/ids/{prefix}?kind=plan tells the one that begins like this"
+        case _:
+            return ""
+
+
+async def tell_ways(_: HttpRequest) -> Response:
+    """Answer `/api` itself: where its description is, and where one can begin to look."""
+    begin = {row.path[1:]: f"/api{row.path}" for row in OPERATIONS if _is_beginning(row)}
+    return json_answer({"openapi": "/api/openapi.json", **begin})
+
+
+def _is_beginning(row: Operation) -> bool:
+    return row.method == "GET" and not row.path_fields and row.path.count("/") == 1
 
 
 async def _describe(_: HttpRequest) -> Response:

@@ -32,6 +32,9 @@ _PING_S: Final = 15
 _END: Final = "end"
 _FINAL: Final = frozenset({"completed", "failed", "cancelled", "lost"})
 
+_OF_ANSWERS: Final = frozenset({"next", "more", "next_cursor"})
+"""What an answer says of how to ask on; who is told of everything as it comes has nothing to ask."""
+
 _Channel = ObjectSendStream[ServerSentEvent]
 
 
@@ -63,7 +66,7 @@ async def watch_session(service: Service, caller: Caller, last_event_id: str | N
 
     async def feed(channel: _Channel) -> None:
         async def tell(event: str, data: Mapping[str, Any], at: str | None) -> None:
-            await channel.send(_event(event, data, at))
+            await channel.send(_event(event, _live(data), at))
 
         await watch.tell(tell)
 
@@ -87,7 +90,7 @@ class _Following:
             group.start_soon(self._output, channel)
         if self._last is not None:
             # Told after the output, so that who has read it has read everything.
-            await channel.send(_event("state", self._last))
+            await channel.send(_event("state", _live(self._last)))
         await channel.send(_event(_END, {"task_id": self._task_id}, f"{self._at.encode()}-{_END}"))
 
     async def _states(self, channel: _Channel) -> None:
@@ -96,7 +99,7 @@ class _Following:
                 if view["state"] in _FINAL:
                     self._last = view
                 else:
-                    await channel.send(_event("state", view))
+                    await channel.send(_event("state", _live(view)))
 
     async def _output(self, channel: _Channel) -> None:
         at = self._at
@@ -163,6 +166,10 @@ class _Texts:
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
+
+
+def _live(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in view.items() if name not in _OF_ANSWERS}
 
 
 def _event(event: str, data: Mapping[str, Any], at: str | None = None) -> ServerSentEvent:

@@ -17,8 +17,9 @@ from mcp_tasks.api.operations import OPERATIONS, operation
 from mcp_tasks.api.problems import STATUSES, status_of
 from mcp_tasks.errors import TasksError
 from mcp_tasks.http.api.handlers import HANDLERS
+from mcp_tasks.server.toolsets import FULL
 from mcp_tasks.service import Service
-from tests.http.api.asking import given
+from tests.http.api.asking import given, refused
 from tests.http.server_process import TOKEN, running_server
 
 PINNED = Path(__file__).with_name("openapi.json")
@@ -51,6 +52,22 @@ def test_every_operation_is_carried_out_by_a_handler_or_by_the_service() -> None
     assert all(operation(name).request.tool == name and hasattr(Service, name) for name in of_service)
     assert HANDLERS.keys() <= set(names)
     assert all(set(row.path_fields) <= row.request.model_fields.keys() for row in OPERATIONS)
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/"])
+async def test_the_api_itself_tells_where_to_begin(api: httpx2.AsyncClient, path: str) -> None:
+    ways = given(await api.get(path))
+    assert (ways["openapi"], ways["tasks"]) == ("/api/openapi.json", "/api/tasks")
+    assert {"sessions", "plans", "server"} <= ways.keys()
+    for way in set(ways.values()) - {"/api/events", "/api/search"}:
+        given(await api.get(way))
+    refused(await api.post(path, json={}), 405, "method_not_allowed")
+    async with httpx2.AsyncClient(base_url=api.base_url) as stranger:
+        refused(await stranger.get(path), 401, "unauthorized")
+
+
+def test_the_tools_that_hints_name_are_operations() -> None:
+    assert {tool.name for tool in FULL} <= {row.name for row in OPERATIONS}
 
 
 def test_every_error_has_a_status() -> None:

@@ -36,6 +36,8 @@ async def test_output_and_state_come_live_and_the_stream_ends(api: httpx2.AsyncC
     assert [event.event for event in rest] == ["stderr", "state", "end"]
     assert rest[0].data == {"run": 1, "offset": 0, "end": 5, "text": "over\n"}
     assert rest[1].data["state"] == "completed"
+    for told in (first, rest[1]):
+        assert told.data.keys().isdisjoint({"next", "more", "next_cursor"}), "there is nothing to ask on for"
 
 
 async def test_a_stream_goes_on_from_the_last_event_that_was_had(api: httpx2.AsyncClient) -> None:

@@ -181,6 +181,29 @@ async def test_a_body_is_read_strictly_and_refused_by_name(
     assert says in problem["detail"]
 
 
+@pytest.mark.parametrize(("slip", "meant"), [("cmd", "command"), ("workdir", "cwd"), ("comand", "command")])
+async def test_a_name_that_tools_would_take_is_told_what_it_means(
+    api: httpx2.AsyncClient, slip: str, meant: str
+) -> None:
+    problem = refused(await api.post("/api/tasks", json={slip: "true"}), 400, "invalid_argument")
+    assert problem["hint"] == f"did you mean {meant!r}?"
+
+
+async def test_the_beginning_of_an_id_is_told_where_the_whole_is_found(api: httpx2.AsyncClient) -> None:
+    task_id = await started(api, "true")
+    problem = refused(await api.get(f"/api/tasks/{task_id[:30]}"), 404, "task_not_found")
+    assert "GET /api/ids/{prefix}" in problem["hint"]
+    assert given(await api.get(f"/api/ids/{task_id[:30]}")) == {"task_id": task_id}
+    problem = refused(await api.get("/api/plans/abc"), 404, "plan_not_found")
+    assert "GET /api/ids/{prefix}?kind=plan" in problem["hint"]
+    unknown = task_id[:-1] + ("0" if task_id[-1] != "0" else "1")
+    for answered in (
+        await api.get(f"/api/tasks/{unknown}"),
+        await api.post("/api/tasks/wait", json={"task_ids": ["abc"]}),
+    ):
+        assert "/api/ids" not in refused(answered, 404, "task_not_found")["hint"]
+
+
 @pytest.mark.parametrize(
     "body", ["[1]", "{", "5", '{"command": NaN}', "[" * 100_000, '{"command": "\\ud800"}', "\xff"]
 )
