@@ -201,7 +201,7 @@ class Settings(BaseSettings):
         default=1_000, ge=0, le=1_000_000, description="an integer from 0 to 1000000; 0 for no limit"
     )
     max_request_bytes: Annotated[int, BeforeValidator(_bytes), Field(ge=1_024, le=2**30)] = Field(
-        default=16 * 2**20, description="a number of bytes, or one with a unit, from 1KiB to 1GiB"
+        default=4 * 2**20, description="a number of bytes, or one with a unit, from 1KiB to 1GiB"
     )
     oauth_issuer: str | None = Field(default=None, description="the URL of an issuer of access tokens")
     oauth_audience: str | None = Field(default=None, description="the audience of access tokens")

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from mcp_tasks.http.attendances import Attendances
+from mcp_tasks.http.bodies import Uncrowded
 from mcp_tasks.http.mcp_sessions import McpSessions
 from mcp_tasks.http.principals import principal_of
 from mcp_tasks.http.sse import MESSAGES, SseRoutes, stream_id
@@ -48,7 +49,7 @@ class McpRoutes:
     def routes(self) -> list[BaseRoute]:
         """The routes, for the application."""
         return [
-            Route("/mcp", StreamableHTTPASGIApp(self._sessions)),
+            Route("/mcp", Uncrowded(StreamableHTTPASGIApp(self._sessions))),
             *self._sse.routes(),
         ]
 

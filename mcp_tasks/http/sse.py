@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from mcp_tasks.api.problems import MEDIA_TYPE, problem
-from mcp_tasks.http.bodies import given_again
+from mcp_tasks.http.bodies import CROWDED, given_again, is_crowded, large_bodies
 from mcp_tasks.server.open_requests import MOST_OPEN, OpenRequests
 
 __all__ = ["ANY_BODY", "MESSAGES", "SSE_SESSION", "SseRoutes", "stream_id"]
@@ -62,6 +62,7 @@ class SseRoutes:
         self._transport = SseServerTransport(MESSAGES, max_request_body_size=ANY_BODY)
         self._open: dict[str, _Waiting] = {}
         self._ending = anyio.Event()
+        self._large = large_bodies()
 
     def end(self) -> None:
         """End each stream, as soon as it has brought the answers that its client waits for."""
@@ -113,6 +114,9 @@ class SseRoutes:
             await response(scope, receive, send)
             return
         body = await Request(scope, receive).body()
+        if await is_crowded(body, self._large):
+            await CROWDED.response()(scope, receive, send)
+            return
         asked = _message(body)
         if asked is None:
             await _problem(400, "the body is no JSON-RPC message")(scope, receive, send)

@@ -36,7 +36,7 @@ from mcp_tasks.requests import (
     UpdateSession,
     WaitTasks,
 )
-from mcp_tasks.service.access import Caller, needed
+from mcp_tasks.service.access import Caller, needed, require
 from mcp_tasks.service.desk import Desk, View
 from mcp_tasks.service.figures import ServiceFigures, count, is_well
 from mcp_tasks.service.journal.entries import ToolCall
@@ -66,6 +66,8 @@ __all__ = [
     "Tally",
     "ToolCall",
     "View",
+    "needed",
+    "require",
 ]
 
 R = TypeVar("R", bound=Request)

@@ -34,6 +34,7 @@ __all__ = [
     "live_shares",
     "make_share",
     "needed",
+    "require",
     "session_of_share",
 ]
 
@@ -105,6 +106,23 @@ def needed(tool: str) -> Role:
     return _NEEDS.get(tool, "write")
 
 
+def require(role: Role, need: Role, *, by_share: bool) -> None:
+    """Raises PolicyDenied where a role, by a share or by a token, is not enough."""
+    if _RANKS[role] >= _RANKS[need]:
+        return
+    if not by_share:
+        raise PolicyDenied(f"the token lets you {role}, and no more", "ask its issuer for one that may write")
+    if need == "owner":
+        raise PolicyDenied(
+            "a share does not let you share, delete, archive or forcibly end the session, or see others",
+            "ask the owner of the session to do it",
+        )
+    raise PolicyDenied(
+        f"this share lets you {role} in the session, not {need}",
+        f"ask the owner of the session for a share with the role {need}",
+    )
+
+
 class Access:
     """Admits callers, and finds for them what they may see. Reads records, writes nothing."""
 
@@ -151,21 +169,7 @@ class Access:
 
     def require(self, caller: Caller, need: Role) -> None:
         """Raises PolicyDenied where the caller's role is not enough."""
-        if _RANKS[caller.role] >= _RANKS[need]:
-            return
-        if caller.via is None:
-            raise PolicyDenied(
-                f"the token lets you {caller.role}, and no more", "ask its issuer for one that may write"
-            )
-        if need == "owner":
-            raise PolicyDenied(
-                "a share does not let you share, delete, archive or forcibly end the session, or see others",
-                "ask the owner of the session to do it",
-            )
-        raise PolicyDenied(
-            f"this share lets you {caller.role} in the session, not {need}",
-            f"ask the owner of the session for a share with the role {need}",
-        )
+        require(caller.role, need, by_share=caller.via is not None)
 
     def find(self, caller: Caller, task_id: str) -> TaskKey:
         """The task that an id means for a caller. Raises TaskNotFound, in the same words for whatever reason.

@@ -5,21 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+import anyio
+import anyio.to_thread
 from pydantic import SecretStr
 from pydantic_core import from_json
 from starlette.requests import Request as HttpRequest
 
 from mcp_tasks.api.operations import Operation
 from mcp_tasks.errors import InvalidArgument
+from mcp_tasks.http.bodies import CROWDED, LARGE, is_crowded
 from mcp_tasks.http.principals import principal_of
 from mcp_tasks.models import DEFAULT_SESSION, SESSION_NAME
 from mcp_tasks.refusals import unknown_parameter
 from mcp_tasks.requests import Request
 from mcp_tasks.server.arguments import ALIASES, parse
 from mcp_tasks.server.callers import share_of
-from mcp_tasks.service import Caller
+from mcp_tasks.service import Caller, needed, require
 
-__all__ = ["SESSION_HEADER", "SHARE_HEADER", "ApiSettings", "NotJson", "caller_of", "read_request", "waits"]
+__all__ = [
+    "SESSION_HEADER",
+    "SHARE_HEADER",
+    "ApiSettings",
+    "NotJson",
+    "caller_of",
+    "read_request",
+    "require_role",
+    "waits",
+]
 
 SESSION_HEADER: Final = "mcp-tasks-session"
 """Header that names the session where neither the path nor a parameter does."""
@@ -59,8 +71,18 @@ class NotJson(Exception):
     """The body says that it is something else than JSON."""
 
 
-async def read_request(http: HttpRequest, row: Operation) -> Request:
-    """Read what an operation is asked for.
+def require_role(http: HttpRequest, row: Operation) -> None:
+    """Turn away who may not change anything, before anything is made of what he sends.
+
+    What exactly the operation takes is looked at with the call. Raises PolicyDenied.
+    """
+    if row.method != "GET" and row.name != "refresh_context" and needed(row.name) != "read":
+        principal = principal_of(http.scope.get("user"))
+        require(principal.role, "write", by_share=principal.share is not None)
+
+
+async def read_request(http: HttpRequest, row: Operation, large: anyio.CapacityLimiter) -> Request:
+    """Read what an operation is asked for; `large` lets one large body after the other be parsed.
 
     Raises:
         InvalidArgument: As for a tool; what stands in a query is typed as loosely, a body is not.
@@ -78,7 +100,7 @@ async def read_request(http: HttpRequest, row: Operation) -> Request:
         )
     if row.takes_document:
         return _checked(row.request, from_path)
-    given = await _body(http)
+    given = await _body(http, large)
     _refuse_twice(from_path, given)
     return _checked(row.request, given | from_path)
 
@@ -122,7 +144,7 @@ def _query(http: HttpRequest) -> dict[str, str]:
     return given
 
 
-async def _body(http: HttpRequest) -> dict[str, Any]:
+async def _body(http: HttpRequest, large: anyio.CapacityLimiter) -> dict[str, Any]:
     """The object in the body; no body at all is an empty one."""
     data = await http.body()
     kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -130,6 +152,14 @@ async def _body(http: HttpRequest) -> dict[str, Any]:
         raise NotJson
     if not data:
         return {}
+    if await is_crowded(data, large):
+        raise InvalidArgument(CROWDED.message, CROWDED.hint)
+    if len(data) <= LARGE:
+        return _object(data)
+    return await anyio.to_thread.run_sync(_object, data, limiter=large)
+
+
+def _object(data: bytes) -> dict[str, Any]:
     try:
         value = from_json(data, allow_inf_nan=False)
     except ValueError:
