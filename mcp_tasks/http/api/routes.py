@@ -19,7 +19,8 @@ from mcp_tasks.api.operations import OPERATIONS, Operation
 from mcp_tasks.errors import PlanNotFound, TaskNotFound, TasksError
 from mcp_tasks.http.api.answers import failed, json_answer, problem_answer, refused
 from mcp_tasks.http.api.handlers import HANDLERS, Call, Handler
-from mcp_tasks.http.api.reading import ApiSettings, NotJson, caller_of, read_request, waits
+from mcp_tasks.http.api.reading import ApiSettings, NotJson, caller_of, read_request, require_role, waits
+from mcp_tasks.http.bodies import large_bodies
 from mcp_tasks.models import TASK_ID
 from mcp_tasks.service import Service
 
@@ -34,8 +35,9 @@ def build_api(service: Service, settings: ApiSettings, observe: Observe) -> Star
     by_path: dict[str, dict[str, Operation]] = {}
     for row in OPERATIONS:
         by_path.setdefault(row.path, {})[row.method] = row
+    large = large_bodies()
     routes = [
-        Route(path, _Endpoint(service, settings, rows.values(), observe).answer, methods=list(rows))
+        Route(path, _Endpoint(service, settings, rows.values(), observe, large).answer, methods=list(rows))
         for path, rows in by_path.items()
     ]
     app = Starlette(
@@ -51,11 +53,17 @@ class _Endpoint:
     """Answers the operations of one path."""
 
     def __init__(
-        self, service: Service, settings: ApiSettings, rows: Iterable[Operation], observe: Observe
+        self,
+        service: Service,
+        settings: ApiSettings,
+        rows: Iterable[Operation],
+        observe: Observe,
+        large: anyio.CapacityLimiter,
     ) -> None:
         self._service = service
         self._settings = settings
         self._observe = observe
+        self._large = large
         self._rows = {row.method: row for row in rows}
 
     async def answer(self, http: HttpRequest) -> Response:
@@ -68,7 +76,8 @@ class _Endpoint:
         return _headers_of(response) if http.method == "HEAD" else response
 
     async def _carried_out(self, http: HttpRequest, row: Operation) -> Response:
-        request = await read_request(http, row)
+        require_role(http, row)
+        request = await read_request(http, row, self._large)
         caller = caller_of(http, request, self._settings)
         if row.answer == "events" and http.method == "HEAD":
             return Response(media_type="text/event-stream")
