@@ -70,10 +70,20 @@ class NativeTasks(ClientExtension):
 
 async def main(url: str, token: str) -> None:
     """Run something that takes longer than its answer is waited for, and show what came of it."""
-    async with (
-        httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
-        Client(streamable_http_client(url, http_client=http), extensions=[NativeTasks()]) as client,
-    ):
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
+        try:
+            answered = await http.get(url.removesuffix("/mcp") + "/api")  # is it there, does it let us in
+        except httpx2.HTTPError as error:
+            raise SystemExit(f"{url}: {error}") from None
+        if answered.status_code != 200:
+            raise SystemExit(f"HTTP {answered.status_code}: {answered.text}")
+        await show(Client(streamable_http_client(url, http_client=http), extensions=[NativeTasks()]))
+
+
+async def show(connection: Client) -> None:
+    """Do it with a client that is not connected yet."""
+    async with connection as client:
         arguments = {"command": "echo begun; sleep 4; echo done; exit 3", "session": "native-tasks"}
         answer = await client.call_tool("run_command", arguments)
         view = answer.structured_content or {}

@@ -52,7 +52,15 @@ def test_a_python_program_calls_a_long_command_as_a_native_task(
 ) -> None:
     with listening(tmp_path / "state") as origin:
         printed = run([sys.executable, str(EXAMPLES / "native_tasks.py")], origin)
-    assert printed == "failed, exit code 3: 'begun\\ndone\\n'\n"
+        assert printed == "failed, exit code 3: 'begun\\ndone\\n'\n"
+        refused = attempt(
+            [sys.executable, str(EXAMPLES / "native_tasks.py")],
+            tmp_path,
+            MCP_TASKS_TOKEN="wrong",
+            **addresses(origin),
+        )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("HTTP 401: ")
 
 
 def test_a_typescript_program_leaves_and_comes_back_over_http(
