@@ -24,7 +24,6 @@ __all__ = [
     "absolute",
     "can_run",
     "fingerprint",
-    "joined",
     "kept_key",
     "launch_of",
     "plan_fingerprint",
@@ -184,14 +183,13 @@ def _key_where_whole(request: RunCommand | RunPlan) -> tuple[str, ...]:
     return ("key",) if kept_key(request) == request.key else ()
 
 
-def joined(cwd: str, default: str) -> str:
-    """A directory as a refusal repeats it: not normalised, so that a secret in it is still seen as one."""
+def _joined(cwd: str, default: str) -> str:
     return os.path.join(default, os.path.expanduser(cwd))
 
 
 def absolute(cwd: str, default: str) -> str:
     """A directory as it is registered: absolute, `~` and `..` resolved, links as they are."""
-    return os.path.normpath(joined(cwd, default))
+    return os.path.normpath(_joined(cwd, default))
 
 
 def can_run(program: str, cwd: str, environment: Mapping[str, str]) -> bool:
@@ -216,14 +214,16 @@ def _check_shell(shell: str | None, cwd: str, env: Mapping[str, str]) -> None:
 
 def _directory(cwd: str | None, defaults: Defaults) -> str:
     base = defaults.workspace or defaults.cwd
-    path = joined(cwd, base) if cwd is not None else base
+    path = _joined(cwd, base) if cwd is not None else base
     if cwd is None and defaults.workspace is not None and not os.path.isdir(path):
         raise InvalidArgument(
             f"cwd {path!r} of the session's workspace is no directory any more",
             "give cwd, or set the workspace's cwd anew with update_session",
         )
+    # As it was given: who is far away is not told where the server was started.
+    named = f"cwd {cwd!r}" if cwd is not None else "the folder that the server was started in"
     if not os.path.isdir(path):
-        raise InvalidArgument(f"cwd {path!r} is not a directory", "give the path of an existing directory")
+        raise InvalidArgument(f"{named} is not a directory", "give the path of an existing directory")
     if not os.access(path, os.X_OK):
-        raise InvalidArgument(f"cwd {path!r} cannot be entered", "check its permissions")
+        raise InvalidArgument(f"{named} cannot be entered", "check its permissions")
     return absolute(path, base)

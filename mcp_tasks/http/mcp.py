@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import anyio
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
@@ -20,13 +21,23 @@ from mcp_tasks.server.callers import Context, Identity, client_of
 from mcp_tasks.server.mcp_server import ServerSettings, build_server
 from mcp_tasks.service import Attendance, Service
 
-__all__ = ["McpRoutes"]
+__all__ = ["McpRoutes", "McpSettings"]
+
+
+class McpSettings(ServerSettings, Protocol):
+    """What MCP over HTTP needs to know of the settings."""
+
+    @property
+    def owner(self) -> str:
+        """Who runs the server."""
+        ...
 
 
 class McpRoutes:
     """The routes of MCP. Host and Origin have been checked, and who it is, before they are asked."""
 
-    def __init__(self, service: Service, settings: ServerSettings) -> None:
+    def __init__(self, service: Service, settings: McpSettings) -> None:
+        self._owner = settings.owner
         self._attendances = Attendances(service.attend)
         self._server = build_server(service, settings, self._identify)
         self._sessions = McpSessions(
@@ -62,7 +73,8 @@ class McpRoutes:
         request: Request | None = context.request
         principal = principal_of(None if request is None else request.scope.get("user"))
         attendance = None if request is None else self._attendance(request, principal.owner, context)
-        return Identity(principal.owner, principal.role, attendance, principal.share)
+        at_home = principal.owner == self._owner
+        return Identity(principal.owner, principal.role, attendance, principal.share, at_home)
 
     def _attendance(self, request: Request, owner: str, context: Context) -> Attendance:
         if request.scope["path"].startswith(MESSAGES):

@@ -44,12 +44,14 @@ class Identity:
         role: What he may do with what is his; the scopes of a token may allow less than everything.
         attendance: Writes down in which sessions his client is served.
         share: Token of the share that he has come in with, which leads him into its session alone.
+        at_home: Whether he is the user who runs the server.
     """
 
     owner: str
     role: Role = "owner"
     attendance: Attendance | None = None
     share: str | None = field(default=None, repr=False)
+    at_home: bool = True
 
 
 Identify = Callable[[Context], Identity]
@@ -103,6 +105,7 @@ class Callers:
             progress=_progress(context),
             share=share,
             role=identity.role,
+            at_home=identity.at_home,
             served_in=None if attendance is None else lambda key: attendance.saw(key, client_of(context)),
         )
 

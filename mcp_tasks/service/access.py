@@ -76,6 +76,8 @@ class Caller:
         share: Token of a share. With it the caller is led into the session of the share, whoever he is.
         role: What he may do there; of a caller with a share it is known once he has been admitted.
         via: Id of the share by which he was admitted.
+        at_home: Whether he is the user who runs the server. The folder that it was started in is looked at
+            for nobody else.
         served_in: Called with the session in which a call of his has been served.
     """
 
@@ -88,6 +90,7 @@ class Caller:
     share: str | None = field(default=None, repr=False)
     role: Role = "owner"
     via: str | None = None
+    at_home: bool = True
     served_in: Callable[[SessionKey], None] | None = None
 
     @property

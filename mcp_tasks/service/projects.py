@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from mcp_tasks.clock import rfc3339
 from mcp_tasks.errors import InvalidArgument, PolicyDenied
-from mcp_tasks.launches import absolute, joined
+from mcp_tasks.launches import absolute
 from mcp_tasks.models import SessionKey
 from mcp_tasks.projects import Declared, Found, ProjectCache, Watching, changes, shown, watch
 from mcp_tasks.redaction import redact_text, redact_value
@@ -61,7 +61,7 @@ class Projects:
         """
         with anyio.move_on_after(_LONGEST_S):
             return await self._blocking(self._context, caller, request)
-        return self._not_yet(request)
+        return self._not_yet(caller, request)
 
     def expect(self, cwd: object) -> None:
         """A folder is likely to be asked for: look at it in the background, soon."""
@@ -108,7 +108,7 @@ class Projects:
     def _context(self, caller: Caller, request: ProjectContext) -> View:
         cwd = self._folder(caller, request)
         if not os.path.isdir(cwd):
-            given = cwd if request.cwd is None else joined(request.cwd, self._base(caller))
+            given = cwd if request.cwd is None else request.cwd
             raise InvalidArgument(
                 f"cwd {shown(given)!r} is not a directory", "give the path of an existing directory"
             )
@@ -120,19 +120,35 @@ class Projects:
                 view["since"] = rfc3339(found.before_at)
         return view
 
-    def _base(self, caller: Caller) -> str:
-        return self._desk.workspaces.base(caller.session_key)
+    def _base(self, caller: Caller) -> str | None:
+        """Where a path starts; None where nobody has said it, and the server's own folder is not his."""
+        workspaces = self._desk.workspaces
+        return (workspaces.base if caller.at_home else workspaces.named_base)(caller.session_key)
 
     def _folder(self, caller: Caller, request: ProjectContext) -> str:
         base = self._base(caller)
+        if base is None:
+            return self._named(caller, request.cwd)
         cwd = base if request.cwd is None else absolute(request.cwd, base)
         if caller.role == "read":
             inside, whole = os.path.realpath(cwd), os.path.realpath(base)
             if inside != whole and not inside.startswith(f"{whole.rstrip('/')}/"):
-                raise PolicyDenied(
-                    "this share lets you look at the session's own folder only", "leave cwd out"
-                )
+                raise PolicyDenied(f"{_only(caller)} the session's own folder only", "leave cwd out")
         return cwd
+
+    def _named(self, caller: Caller, cwd: str | None) -> str:
+        """A folder for which there is nothing to start from."""
+        if caller.role == "read":
+            raise PolicyDenied(
+                f"{_only(caller)} the session's own folder only, and it has none",
+                "ask somebody who may write to set it: update_session takes cwd",
+            )
+        if cwd is None or not os.path.isabs(os.path.expanduser(cwd)):
+            raise InvalidArgument(
+                "the session has no folder to look at, or to start from",
+                "give cwd as an absolute path, or set the session's with update_session",
+            )
+        return absolute(cwd, "/")
 
     def _set(self, key: SessionKey) -> Mapping[str, Any]:
         """What people have set of a project, in the preferences of the session."""
@@ -162,8 +178,8 @@ class Projects:
             view["next"] = f"run_command(command={test[0]['command']!r}{place}) runs the tests"
         return view
 
-    def _not_yet(self, request: ProjectContext) -> View:
-        cwd = request.cwd or self._desk.defaults.cwd
+    def _not_yet(self, caller: Caller, request: ProjectContext) -> View:
+        cwd = request.cwd or (self._desk.defaults.cwd if caller.at_home else ".")
         return {
             "cwd": shown(cwd),
             "root": shown(cwd),
@@ -173,6 +189,10 @@ class Projects:
             "cache": self._cache.figures(),
             "next": f"project_context(cwd={shown(cwd)!r}) in a moment",
         }
+
+
+def _only(caller: Caller) -> str:
+    return f"{'the token' if caller.via is None else 'this share'} lets you look at"
 
 
 def _declared(declared: Declared, root: str) -> dict[str, str]:

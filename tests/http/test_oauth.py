@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -265,6 +266,27 @@ def test_a_subject_has_tasks_of_his_own_that_nobody_else_sees(server: HttpServer
         assert ask(server, "GET", f"/api/tasks/{task}", other).status_code == 404
         assert ask(server, "GET", "/api/tasks", other).json()["tasks"] == []
     assert [each["task_id"] for each in ask(server, "GET", "/api/tasks", anna).json()["tasks"]] == [task]
+
+
+def test_a_subject_is_told_nothing_of_the_folder_that_the_server_was_started_in(
+    server: HttpServer, issuer: Issuer
+) -> None:
+    reader, writer = issuer.token(READ, "openid"), issuer.token(WRITE, "openid")
+    context = "/api/sessions/homeless/context"
+    refresh = f"{context}/refresh"
+    told = [
+        ask(server, "POST", refresh, reader, json={}),
+        ask(server, "GET", context, reader),
+        ask(server, "GET", f"{context}?cwd=/root", reader),
+        ask(server, "POST", refresh, writer, json={}),
+        ask(server, "GET", f"{context}?cwd=tests", writer),
+        ask(server, "POST", "/api/tasks", writer, json={"command": "true", "cwd": "gone/../gone"}),
+        ask(server, "PATCH", "/api/sessions/homeless", writer, json={"cwd": "gone"}),
+    ]
+    assert [each.status_code for each in told] == [403, 403, 403, 400, 400, 400, 400]
+    assert all(os.getcwd() not in each.text and "this share" not in each.text for each in told)
+    assert "cwd 'gone/../gone' is not a directory" in told[5].json()["detail"]
+    assert ask(server, "POST", refresh, TOKEN, json={}).json()["cwd"] == os.getcwd()
 
 
 def test_who_may_read_can_start_and_change_nothing(server: HttpServer, issuer: Issuer) -> None:

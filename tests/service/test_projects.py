@@ -159,6 +159,25 @@ async def test_who_may_only_read_looks_at_the_folder_of_the_session(agent: Agent
             await context(guest, cwd=outside)
 
 
+async def test_the_folder_of_the_server_is_looked_at_for_nobody_but_its_user(
+    agent: Agent, work: Path
+) -> None:
+    subject = Agent(agent.service, replace(agent.caller, owner="oauth:anna", at_home=False))
+    for given in ({}, {"cwd": "."}, {"cwd": "tests"}, {"refresh": True}):
+        with pytest.raises(InvalidArgument, match="the session has no folder") as refused:
+            await context(subject, **given)
+        assert HERE not in str(refused.value)
+    assert (await context(subject, cwd=str(work)))["root"] == str(work)
+    reader = Agent(agent.service, replace(subject.caller, role="read"))
+    for given in ({}, {"cwd": "."}, {"cwd": "/root"}):
+        with pytest.raises(PolicyDenied, match=r"the token lets you look at .* own folder only, and it has"):
+            await context(reader, **given)
+    await update(subject, cwd=str(work))
+    assert (await context(reader, cwd="web"))["cwd"] == str(work / "web")
+    with pytest.raises(PolicyDenied, match="the token lets you look at the session's own folder only"):
+        await context(reader, cwd="/root")
+
+
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Looks do not come back before the event is set."""
@@ -189,5 +208,5 @@ async def test_a_folder_that_does_not_answer_holds_nobody(
 
 
 async def test_a_wrong_folder_is_repeated_as_it_was_given(agent: Agent) -> None:
-    with pytest.raises(InvalidArgument, match=r"/a//b/\.\./c' is not a directory"):
+    with pytest.raises(InvalidArgument, match=r"cwd 'a//b/\.\./c' is not a directory"):
         await context(agent, cwd="a//b/../c")

@@ -152,5 +152,5 @@ async def test_a_shell_that_holds_a_secret_is_refused(agent: Agent, shell: str) 
 
 
 async def test_a_wrong_folder_is_repeated_as_it_was_given(agent: Agent) -> None:
-    with pytest.raises(InvalidArgument, match=r"/a//b/\.\./c' is not a directory"):
+    with pytest.raises(InvalidArgument, match=r"cwd 'a//b/\.\./c' is not a directory"):
         await agent.update(cwd="a//b/../c")

@@ -132,6 +132,7 @@ def caller_of(http: HttpRequest, request: Request, settings: ApiSettings) -> Cal
         max_wait_ms=settings.max_wait_ms,
         share=share_of(principal.share, share, settings),
         role=principal.role,
+        at_home=principal.owner == settings.owner,
     )
 
 

@@ -57,6 +57,7 @@ class SessionWatch:
 
     async def tell(self, tell: Tell) -> None:
         """Tell of everything, until cancelled. Raises TasksError when the caller may see it no more."""
+        session = (await self._service.admitted(self._caller)).session  # a share leads into its own
         async with (
             anyio.create_task_group() as group,
             aclosing(self._service.changes(self._caller)) as tallies,
@@ -64,7 +65,7 @@ class SessionWatch:
             async for tally in tallies:
                 moment = time.time_ns() // 1_000_000
                 await self._look(group, tell)
-                counts = {"session": self._caller.session, "counts": dict(tally.counts)}
+                counts = {"session": session, "counts": dict(tally.counts)}
                 await tell("tasks", counts, rfc3339(moment))
                 self._floor, self._away = max(self._floor, rfc3339(moment - _LATE_MS)), False
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mcp_tasks.errors import InvalidArgument, StoreUnavailable
-from mcp_tasks.launches import Defaults, absolute, can_run, joined
+from mcp_tasks.launches import Defaults, absolute, can_run
 from mcp_tasks.models import Session, SessionKey, Workspace
 from mcp_tasks.ports import Sealer
 from mcp_tasks.redaction import secret_values
@@ -93,11 +93,15 @@ class Workspaces:
 
     def base(self, key: SessionKey) -> str:
         """The folder that a relative path of a call starts from."""
+        return self.named_base(key) or self._defaults.cwd
+
+    def named_base(self, key: SessionKey) -> str | None:
+        """The folder of a session, as somebody has set it; None where nobody has."""
         try:
             session = self._records.find(key)
         except StoreUnavailable:
             session = None
-        return (session.workspace.cwd if session is not None else None) or self._defaults.cwd
+        return session.workspace.cwd if session is not None else None
 
     def sealed(self, env: Mapping[str, str | None]) -> dict[str, str | None]:
         """Values as they may be kept; None stays. Raises StoreUnavailable."""
@@ -108,9 +112,7 @@ class Workspaces:
         base = session.workspace.cwd or self._defaults.cwd
         path = absolute(cwd, base)
         if not os.path.isdir(path):
-            raise InvalidArgument(
-                f"cwd {joined(cwd, base)!r} is not a directory", "give the path of an existing directory"
-            )
+            raise InvalidArgument(f"cwd {cwd!r} is not a directory", "give the path of an existing directory")
         return path
 
     def program(self, shell: str, cwd: str | None, env: Mapping[str, str | None], session: Session) -> str:
