@@ -38,7 +38,7 @@ async def test_the_figures_count_tasks_sessions_queue_answers_and_times(tmp_path
             waiting = await started(api, "sleep 60", wait_ms=0)
 
             async def recorded() -> bool:
-                return bool(given(await api.get("/api/tasks"))["counts"].get("completed"))
+                return samples((await api.get("/metrics")).text)["mcp_tasks_tasks", "completed"] > 0
 
             await eventually(recorded, "the end is on record")
             response = await api.get("/metrics")
