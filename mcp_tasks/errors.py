@@ -23,6 +23,7 @@ __all__ = [
     "TaskNotFinished",
     "TaskNotFound",
     "TasksError",
+    "innermost",
 ]
 
 
@@ -171,3 +172,10 @@ class RevisionConflict(TasksError):
     """Another writer changed the record since it was read; read it again and decide anew."""
 
     code = "revision_conflict"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """What a group of errors, however deep, is about: the first of them, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

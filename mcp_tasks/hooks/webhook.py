@@ -13,7 +13,9 @@ import hmac
 import importlib.metadata
 import time
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -57,7 +59,7 @@ async def post(url: str, telling: Telling, secret: str | None) -> None:
     try:
         with anyio.fail_after(_WHOLE_S):
             # In a thread, because certificates are read from files.
-            client = await anyio.to_thread.run_sync(_client)
+            client = await anyio.to_thread.run_sync(_client, url)
             async with client, client.stream("POST", url, content=body, headers=headers) as answer:
                 status, after = answer.status_code, answer.headers
     except TimeoutError:
@@ -76,9 +78,24 @@ def _judge(status: int, headers: Mapping[str, str]) -> None:
     raise NotTold(f"HTTP {status}", final=status == 410, after_s=after_s)
 
 
-def _client() -> httpx2.AsyncClient:
+def _client(url: str) -> httpx2.AsyncClient:
     timeout = httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S)
-    return httpx2.AsyncClient(follow_redirects=False, timeout=timeout)
+    return httpx2.AsyncClient(
+        verify=httpx2.create_ssl_context(),
+        # A proxy is for what is far away: a loopback address would be its own there.
+        trust_env=not _is_near(url),
+        follow_redirects=False,
+        timeout=timeout,
+    )
+
+
+def _is_near(url: str) -> bool:
+    """Whether nothing leaves this machine on the way there."""
+    host = (urlsplit(url).hostname or "").removesuffix(".")
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _key(secret: str) -> bytes:

@@ -17,7 +17,7 @@ from mcp.server.connection import Connection
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from mcp_tasks.errors import TaskNotFound, TasksError
+from mcp_tasks.errors import TaskNotFound, TasksError, innermost
 from mcp_tasks.server.callers import Callers, Context
 from mcp_tasks.server.protocol_errors import told_as_protocol_errors
 from mcp_tasks.server.resource_updates import heard_of, members_of, tell_list_changes, tell_updates
@@ -118,7 +118,7 @@ class StandingSubscriptions:
             try:
                 await tell()
             except* TasksError as errors:
-                _log.info("a subscription ends: %s", errors.exceptions[0])
+                _log.info("a subscription ends: %s", innermost(errors))
             finally:
                 self._count -= 1
                 if standing.get(uri) is scope:

@@ -19,7 +19,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 
-from mcp_tasks.errors import TasksError
+from mcp_tasks.errors import TasksError, innermost
 from mcp_tasks.server.callers import Callers, Context
 from mcp_tasks.server.protocol_errors import told_as_protocol_errors
 from mcp_tasks.server.resource_updates import heard_of, members_of, tell_list_changes, tell_updates
@@ -149,7 +149,7 @@ class Subscriptions:
                 group.cancel_scope.cancel()
         except* TasksError as errors:
             # He may not hear of it any more: the stream ends, as it does when the server ends it.
-            _log.info("a subscription ends: %s", errors.exceptions[0])
+            _log.info("a subscription ends: %s", innermost(errors))
 
     @contextmanager
     def _counted(self, caller: Caller) -> Iterator[anyio.Event]:

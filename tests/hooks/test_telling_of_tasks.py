@@ -17,7 +17,7 @@ from mcp_tasks.hooks import TaskHooks
 from mcp_tasks.hooks.armed import Armed
 from mcp_tasks.requests import PlanStep, RunPlan
 from mcp_tasks.stores.disk import durable
-from tests.hooks.receiver import Receiver
+from tests.hooks.receiver import Receiver, open_receiver
 from tests.service.agent import Agent, open_agent
 from tests.waiting import eventually
 
@@ -67,6 +67,22 @@ async def test_a_webhook_is_told_of_the_end_with_the_view_of_the_task(
     assert entry["text"] == "webhook for end was told"
     assert entry["task_id"] == view["task_id"]
     assert entry["message_id"] == got.message_id
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"])
+async def test_what_is_told_to_this_machine_goes_through_no_proxy(
+    agent: Agent, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with open_receiver() as proxy:
+        monkeypatch.setenv(variable, proxy.url)
+        for host in ("127.0.0.1", "localhost"):
+            url = receiver.url.replace("127.0.0.1", host)
+            await agent.run("true", hooks=[{"webhook": f"{url}/{host}"}])
+        assert {got.path for got in await receiver.has(2)} == {"/127.0.0.1", "/localhost"}
+        await agent.run("true", hooks=[{"webhook": "http://far.example/told"}])
+        assert (await proxy.has(1))[0].path == "http://far.example/told"
 
 
 async def test_a_webhook_is_signed_with_the_secret_of_the_settings(

@@ -166,17 +166,20 @@ async def test_streams_are_ended_in_good_order(front: Front) -> None:
 
 
 async def test_a_stream_ends_when_its_listener_may_see_it_no_more(
-    front: Front, monkeypatch: pytest.MonkeyPatch
+    front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = await front.agent.start("sleep 60")
     shared = await front.agent.update(share="read")
     guest = front.agent.with_share(shared["share"]["token"]).caller
+    caplog.set_level("INFO", "mcp_tasks")
     monkeypatch.setattr(front.server.subscriptions._callers, "caller", lambda *_: guest)
     async with _listening(front, resource_subscriptions=[f"task://{task_id}"]) as (_, subscription):
         await front.agent.update(revoke=shared["share"]["share_id"])
         await front.agent.cancel(task_id, grace_ms=0)
         with anyio.fail_after(15):
             assert [event async for event in subscription] == []
+    [told] = [each.getMessage() for each in caplog.records if "a subscription ends" in each.getMessage()]
+    assert told.startswith("a subscription ends: session_not_found")
 
 
 async def test_there_is_a_limit_to_streams_and_to_their_resources(
@@ -313,18 +316,24 @@ async def test_an_unknown_resource_and_one_too_many_are_refused(
 
 
 async def test_a_subscription_ends_with_the_right_to_it(
-    front: Front, monkeypatch: pytest.MonkeyPatch
+    front: Front, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = await front.agent.start("sleep 60")
     shared = await front.agent.update(share="read")
     guest = front.agent.with_share(shared["share"]["token"]).caller
     heard = Heard()
+    caplog.set_level("INFO", "mcp_tasks")
     async with connect(front.server, "legacy", heard) as client:
         monkeypatch.setattr("mcp_tasks.server.callers.Callers.caller", lambda *_: guest)
         await _subscribe(client, f"task://{task_id}")
         await front.agent.update(revoke=shared["share"]["share_id"])
         await front.agent.cancel(task_id, grace_ms=0)
         await _nothing_is_looked_at(front)
+
+        async def told() -> bool:
+            return "a subscription ends: session_not_found" in caplog.text
+
+        await eventually(told, "the log says why")
     assert heard.updated == []
 
 
