@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal as signals
+import sys
 from collections.abc import Collection, Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -41,6 +43,12 @@ MAX_PAGE_BYTES = 262_144
 """The most output bytes that one answer shows."""
 
 _MOST_VARIABLES = 2_000
+
+_LONGEST_COMMAND: Final = min(os.sysconf("SC_ARG_MAX"), 6 * 2**20)
+"""Bytes of all arguments with what the system adds to each; Linux takes 6 MiB where the stack has no limit."""
+
+_LONGEST_ARGUMENT: Final = 131_071 if sys.platform == "linux" else _LONGEST_COMMAND
+_POINTER: Final = 8
 
 _MAX_MS = 10 * 365 * 86_400_000
 """Ten years: above it a time is a mistake, and sums of times stay far from any platform's limit."""
@@ -88,6 +96,7 @@ def _command(value: object) -> object:
         if not value.strip():
             raise InvalidArgument("command is empty", "give the command to run, like 'make test'")
         _no_nul("command", value)
+        _no_longer("command", _size(value), _LONGEST_ARGUMENT)
         return value
     if isinstance(value, (list, tuple)):
         if not value or value[0] == "":
@@ -101,6 +110,8 @@ def _command(value: object) -> object:
                     "every argument is a string: '5', not 5",
                 )
             _no_nul(f"command[{index}]", part)
+            _no_longer(f"command[{index}]", _size(part), _LONGEST_ARGUMENT)
+        _no_longer("command", sum(_size(part) + 1 + _POINTER for part in value), _LONGEST_COMMAND)
         return tuple(value)
     raise InvalidArgument(
         f"command must be a string or a list of strings, not {kind_of(value)}",
@@ -132,6 +143,18 @@ def _program(value: str) -> str:
 def _no_nul(name: str, value: str) -> None:
     if "\0" in value:
         raise InvalidArgument(f"{name} contains a NUL byte", "the system cannot pass NUL bytes on")
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _no_longer(name: str, size: int, most: int) -> None:
+    if size > most:
+        raise InvalidArgument(
+            f"{name} has {size} bytes, and the system cannot start what has more than {most}",
+            "put it into a file, or give what is long as stdin",
+        )
 
 
 def _sequence(value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,17 @@ async def test_stdin_is_given_once_and_is_empty_otherwise(agent: Agent) -> None:
 
 async def test_more_input_than_a_pipe_holds_arrives_whole(agent: Agent) -> None:
     assert (await agent.run("cat | wc -c", stdin="x" * 3_000_000))["stdout"].strip() == "3000000"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no limit for one argument")
+async def test_a_command_as_long_as_the_system_takes_runs_and_a_longer_one_is_refused(agent: Agent) -> None:
+    longest = ": " + "x" * 131_069
+    assert (await agent.run(longest))["state"] == "completed"
+    assert (await agent.run(["true", longest]))["state"] == "completed"
+    for longer in (f"{longest}x", ["true", f"{longest}x"], ["true"] * 500_000):
+        with pytest.raises(InvalidArgument, match="the system cannot start"):
+            await agent.run(longer)
+    assert (await agent.list())["counts"] == {"completed": 2}
 
 
 async def test_the_working_directory_is_the_one_given(agent: Agent, tmp_path: Path) -> None:
