@@ -45,7 +45,7 @@ MAX_PAGE_BYTES = 262_144
 _MOST_VARIABLES = 2_000
 
 _LONGEST_COMMAND: Final = min(os.sysconf("SC_ARG_MAX"), 6 * 2**20)
-"""Bytes of all arguments with what the system adds to each; Linux takes 6 MiB where the stack has no limit."""
+"""Bytes of all arguments with what the system adds to each; 6 MiB is the most of Linux."""
 
 _LONGEST_ARGUMENT: Final = 131_071 if sys.platform == "linux" else _LONGEST_COMMAND
 _POINTER: Final = 8
