@@ -18,7 +18,7 @@ from mcp_tasks.errors import (
 __all__ = ["error_of", "not_ours"]
 
 _BY_CODE: Final[Mapping[str, type[TasksError]]] = {
-    kind.code: kind for name in errors.__all__ if (kind := getattr(errors, name)).__base__ is TasksError
+    kind.code: kind for kind in TasksError.__subclasses__() if kind.__module__ == errors.__name__
 }
 """Each code's own class, and not a special case of it."""
 

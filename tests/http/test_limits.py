@@ -9,7 +9,7 @@ from tests.http.server_process import answer, running_server
 
 async def test_a_message_of_many_megabytes_is_taken_over_both_transports(tmp_path: Path) -> None:
     text = "x" * (6 * 2**20)
-    with running_server(tmp_path / "state") as server:
+    with running_server(tmp_path / "state", "--max-request-bytes", "8MiB") as server:
         for transport in ("http", "sse"):
             async with server.mcp(transport=transport) as client:
                 view = await answer(client, "run_command", command="wc -c", stdin=text, wait_ms=20_000)
