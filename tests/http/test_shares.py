@@ -79,7 +79,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
 async def guest(server: HttpServer, session: str, role: str) -> Guest:
     async with server.http() as owner:
         share = given(await owner.patch(f"/api/sessions/{session}", json={"share": role}))["share"]
-        inside = await started(owner, "echo inside", session=session)
+        inside = await started(owner, "echo inside", session=session, wait_ms=20_000)
         outside = await started(owner, "echo outside")
     return Guest(server, share["token"], share["share_id"], session, inside, outside)
 
