@@ -173,6 +173,11 @@ async def test_a_stream_that_somebody_came_back_to_ends_with_its_session(tmp_pat
         async with server.http(**headers) as http:
             async with http.stream("POST", "/mcp", json=request) as cut:
                 last_event = await anext(line async for line in cut.aiter_lines() if line.startswith("id: "))
+
+            async def registered() -> bool:
+                return bool((await http.get("/api/tasks")).json()["tasks"])
+
+            await eventually(registered, "the command has been started", 20)
             resumed = {"last-event-id": last_event.removeprefix("id: ")}
             async with http.stream("GET", "/mcp", headers=resumed) as events:
                 assert (await http.delete("/mcp")).status_code == 200
